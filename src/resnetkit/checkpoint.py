@@ -1,0 +1,123 @@
+"""A run's memory on disk, so that it can go on: `checkpoints/step-00001234/`.
+
+Tensors as safetensors, the rest as JSON, and a manifest with the SHA-256 of every file, written last. A folder is built
+beside, synced, then renamed: under its final name it is whole. The newest one that verifies is the one that is used.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from resnetkit.errors import CheckpointError, StorageError
+from resnetkit.storage import sha256, sync_folder, write_file
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint, read into memory."""
+
+    folder: Path
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save(
+    root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int
+) -> Path:
+    """Write `root/step-…` and, once it has been read back, delete all but the newest `keep`.
+
+    Raises `StorageError` (exit code 7); the checkpoints that were there are then still there.
+    """
+    target = root / f"step-{step:08d}"
+    building = root / f".tmp-{target.name}-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        files = {f"{name}.safetensors": _pack(group) for name, group in tensors.items()}
+        files["state.json"] = json.dumps(dict(state), indent=1).encode()
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "files": {name: {"bytes": len(content), "sha256": sha256(content)} for name, content in files.items()},
+        }
+        for name, content in files.items():
+            write_file(building / name, content)
+        write_file(building / MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync_folder(building)
+        if target.exists():
+            shutil.rmtree(target)
+        building.rename(target)
+        sync_folder(root)
+        _verified(target)
+        for old in _steps(root)[:-keep]:
+            shutil.rmtree(old)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise StorageError.from_os(error, "cannot save the checkpoint", target) from error
+    return target
+
+
+def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a line about each newer one that does not.
+
+    Raises `CheckpointError` (exit code 4) where there are checkpoints but none verifies.
+    """
+    damaged: list[str] = []
+    for folder in reversed(_steps(root)):
+        try:
+            files = _verified(folder)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        tensors = {
+            name.removesuffix(".safetensors"): safetensors.torch.load(content)
+            for name, content in files.items()
+            if name.endswith(".safetensors")
+        }
+        return Checkpoint(folder, _step(folder), tensors, json.loads(files["state.json"])), damaged
+    if damaged:
+        raise CheckpointError(
+            "no checkpoint can be used", file=root, why=damaged[0], remedy="start anew with another --out"
+        )
+    return None, damaged
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    """The content of a checkpoint's files, all equal to its manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest["format"] > FORMAT:
+            raise CheckpointError(
+                "the checkpoint is of a newer resnetkit", file=folder, remedy="upgrade resnetkit and resume again"
+            )
+        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+        for name, content in files.items():
+            if sha256(content) != manifest["files"][name]["sha256"]:
+                raise CheckpointError("the checkpoint is damaged", file=folder / name, why="its SHA-256 is another")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
+    return files
+
+
+def _steps(root: Path) -> list[Path]:
+    return sorted(root.glob("step-" + "[0-9]" * 8)) if root.is_dir() else []
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _pack(group: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in group.items()})

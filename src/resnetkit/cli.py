@@ -1,0 +1,100 @@
+"""The command line: which commands there are, and how an error becomes one line and an exit code.
+
+Nothing heavy is imported here: a command's module, and torch with it, is loaded when the command runs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from resnetkit import __version__
+from resnetkit.errors import ResnetkitError, StorageError, UsageError
+
+app = App(
+    name="resnetkit",
+    help="""Residual networks: train, measure, predict.
+
+    Start with `resnetkit train`: it needs nothing but this command, and a minute.
+    Then `resnetkit train photos/` with a folder of pictures for each class.
+    """,
+    help_epilogue="Results go to stdout, progress to stderr. `resnetkit COMMAND --help` explains a command.",
+    version=__version__,
+    result_action="return_value",
+)
+
+COMMANDS = {
+    "train": "Train a network on a named set or on a folder of images.",
+    "evaluate": "Measure a trained model on labelled images.",
+    "predict": "Say what is on images.",
+    "summary": "Show a network stage by stage: shapes, parameters, multiply-adds.",
+    "list": "List models, recipes or data sets.",
+}
+for _name, _help in COMMANDS.items():
+    app.command(f"resnetkit.commands:{_name}_command", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(words, exit_on_error=False, print_error=False)
+    except BaseException as error:
+        if debug and not isinstance(error, SystemExit):
+            raise
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    """Say what happened in one line on stderr; give the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output has gone; there is nobody to tell, and Python must not try once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        print(
+            "interrupted. The run goes on from its last epoch with: the same command --resume --out DIR",
+            file=sys.stderr,
+        )
+        return 130
+    known = _known(error)
+    if known is not None:
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
+    print(
+        f"error: a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _known(error: BaseException) -> ResnetkitError | None:
+    if isinstance(error, ResnetkitError):
+        return error
+    if isinstance(error, CycloptsError):
+        return UsageError(_usage(error), remedy="--help")
+    if isinstance(error, OSError) and error.filename is not None:
+        return StorageError.from_os(error, "cannot use the file", error.filename)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        from resnetkit.errors import MemoryLimitError
+
+        return MemoryLimitError("out of memory", remedy="--data.batch-size with half the number")
+    return None
+
+
+def _usage(error: CycloptsError) -> str:
+    """What cyclopts, or pydantic through it, complains about, in one line."""
+    from pydantic import ValidationError
+
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        first = cause.errors()[0]
+        flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        return f"{flag} {first['input']} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,316 @@
+"""One typed function for each command. Its signature and docstring are its `--help`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from resnetkit.recipe import ModelRecipe, Recipe
+
+if TYPE_CHECKING:
+    from resnetkit.model import Arch
+
+RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
+Changes = Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS)]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto takes bf16 where it is native.")]
+DataRoot = Annotated[Path | None, Parameter(help="Where named sets lie; nothing is downloaded there.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")]
+Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]
+Workers = Annotated[int | None, Parameter(help="Processes that decode files.")]
+
+
+def train_command(
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    model: str | None = None,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    data_root: DataRoot = None,
+    json_output: Json = False,
+    strict: Strict = False,
+    changes: Changes = None,
+) -> int:
+    """Train a network on a named set or on a folder of images.
+
+    resnetkit train                        the embedded digits: a minute, no download
+    resnetkit train fashion-mnist          a named set, with the recipe of its name
+    resnetkit train photos/                one folder a class, or train/ and val/ of them
+    resnetkit train cifar10 --model resnet56 --optim.lr 0.05
+
+    Parameters
+    ----------
+    data
+        digits, fashion-mnist, cifar10, cifar100, or a folder of images [default: digits].
+    recipe
+        A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
+    model
+        A name from `resnetkit list models`; short for --model.name.
+    out
+        Folder of the run. Without it: runs/DATA-TIME.
+    resume
+        Go on with the run in --out from its last checkpoint.
+    """
+    from resnetkit.training import train
+
+    settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
+    if model is not None:
+        settings["model"] = {**settings.get("model", {}), "name": model}
+    classifier = train(data, recipe, out=out, resume=resume, data_root=data_root, **settings)
+    figures, folder = classifier.metrics, classifier.folder
+    run = folder.parent if folder is not None else Path()
+    if json_output:
+        keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
+        report = {"run": str(run), "model": classifier.model, "data": classifier.recipe["data"]["name"]}
+        _print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]})
+    else:
+        print(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
+        print("Next:")
+        print(f"  resnetkit predict {run} PICTURE…      what is on a picture")
+        print(f"  resnetkit summary {run}               the network, stage by stage")
+        if classifier.recipe["data"]["name"] == "digits":
+            print("  resnetkit train photos/               your own pictures, one folder for each class")
+    return 9 if strict and figures["unreadable"] else 0
+
+
+def evaluate_command(
+    model: Path,
+    data: str,
+    *,
+    data_root: DataRoot = None,
+    batch_size: int = 256,
+    workers: Workers = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json_output: Json = False,
+    strict: Strict = False,
+) -> int:
+    """Measure a trained model on labelled images: top-1, top-5, loss.
+
+    Scores the test split of a named set; of a folder, test/ or else val/; of a folder of class folders, all of it.
+
+    Parameters
+    ----------
+    model
+        A run's folder, or a model's.
+    data
+        A named set, or a folder of images whose classes the model knows.
+    batch_size
+        Images at a time. It changes the speed only.
+    """
+    from resnetkit.classifier import load_classifier
+    from resnetkit.evaluation import evaluate
+
+    classifier = load_classifier(model, device_name=device, precision=precision)
+    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers)
+    unreadable: dict[str, str] = report["unreadable"]
+    for file, why in unreadable.items():
+        print(f"left out: {file}: {why}", file=sys.stderr)
+    if json_output:
+        _print_json({"model": str(model), "compute": classifier.compute.describe()} | report)
+    else:
+        print(
+            f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
+            f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
+        )
+        if unreadable:
+            print(f"{len(unreadable)} images could not be read and are not counted.")
+    return 9 if strict and unreadable else 0
+
+
+def predict_command(
+    model: Path,
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    top: int = 3,
+    batch_size: int = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json_output: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a file.")] = False,
+    strict: Strict = False,
+) -> int:
+    """Say what is on images: the most probable classes of each file, in the order of the files.
+
+    Parameters
+    ----------
+    model
+        A run's folder, or a model's.
+    images
+        Files, or folders of files.
+    top
+        How many classes to name.
+    """
+    from resnetkit.classifier import load_classifier
+    from resnetkit.errors import UsageError
+    from resnetkit.prediction import Prediction, predict_each
+
+    if top < 1:
+        raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
+    classifier = load_classifier(model, device_name=device, precision=precision)
+    failed = 0
+    rows: list[Prediction] = []
+    for row in predict_each(classifier, images, top=top, batch_size=batch_size):
+        failed += row.error is not None
+        if json_output:
+            _print_json(row.to_dict())
+        else:
+            rows.append(row)
+    if not json_output:
+        _print_predictions(rows)
+    if failed:
+        print(f"{failed} of the images could not be read.", file=sys.stderr)
+    return 9 if strict and failed else 0
+
+
+def summary_command(
+    name: Annotated[str, Parameter(name="MODEL")],
+    /,
+    *,
+    image_size: int | None = None,
+    json_output: Json = False,
+    changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS)] = None,
+) -> None:
+    """Show a network stage by stage: output shape, parameters, multiply-adds.
+
+    resnetkit summary resnet50
+    resnetkit summary resnet18 --image-size 96
+    resnetkit summary resnet34 --model.shortcut A
+
+    Parameters
+    ----------
+    name
+        A name from `resnetkit list models`, a run's folder, or a model's.
+    image_size
+        Side of the input in pixels. Without it: what the model was made for.
+    """
+    from resnetkit.summary import summarise
+
+    arch, size = _arch(name, changes)
+    summary = summarise(arch, image_size or size)
+    if json_output:
+        _print_json({"model": name} | summary.to_dict())
+        return
+    from rich.table import Table
+
+    table = Table("stage", "output (C, H, W)", title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}")
+    for heading in ("parameters", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for stage in summary.stages:
+        table.add_row(stage.name, _times(stage.output), f"{stage.parameters:,}", f"{stage.multiply_adds:,}")
+    table.add_section()
+    table.add_row(f"{arch.layers} layers", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
+    _console().print(table)
+
+
+def list_command(kind: Literal["models", "recipes", "data"], *, json_output: Json = False) -> None:
+    """List models, recipes or data sets.
+
+    Parameters
+    ----------
+    kind
+        What to list.
+    """
+    rows = {"models": _model_rows, "recipes": _recipe_rows, "data": _data_rows}[kind]()
+    if json_output:
+        _print_json({kind: rows})
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading, value in rows[0].items():
+        table.add_column(
+            heading,
+            justify="right" if isinstance(value, int) else "left",
+            no_wrap=heading == "name" or isinstance(value, int),
+        )
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    _console().print(table)
+
+
+def _model_rows() -> list[dict[str, Any]]:
+    from resnetkit.model import VARIANTS, ResNet
+
+    return [
+        {
+            "name": name,
+            "layers": arch.layers,
+            "parameters": sum(p.numel() for p in ResNet(arch).parameters()),
+            "block": arch.block,
+            "shortcut": arch.shortcut if arch.residual else "none",
+            "stem": arch.stem,
+            "pixels": native_size(arch),
+        }
+        for name, arch in VARIANTS.items()
+    ]
+
+
+def _recipe_rows() -> list[dict[str, Any]]:
+    from resnetkit.recipe import list_recipes
+
+    return [{"name": name, "what it is": what} for name, what in list_recipes().items()]
+
+
+def _data_rows() -> list[dict[str, Any]]:
+    from resnetkit.data import NAMED_SETS, default_data_root, default_recipe
+
+    rows = [{"name": name, "recipe": default_recipe(name), "from": str(default_data_root())} for name in NAMED_SETS]
+    rows[0]["from"] = "embedded"
+    return [*rows, {"name": "FOLDER/", "recipe": default_recipe("FOLDER/"), "from": "one folder for each class"}]
+
+
+def native_size(arch: "Arch") -> int:
+    """The side in pixels that a network was drawn for."""
+    return 224 if arch.stem == "imagenet" else 32
+
+
+def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
+    from resnetkit.model import VARIANTS, get_arch
+
+    if model not in VARIANTS and Path(model).exists():
+        from resnetkit.classifier import load_classifier
+
+        classifier = load_classifier(model, device_name="cpu")
+        return classifier.network.arch, classifier.preprocess.size
+    fields = changes.model_dump(exclude_unset=True, exclude={"name"}) if changes is not None else {}
+    arch = get_arch(model, **fields)
+    return arch, native_size(arch)
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return " x ".join(map(str, numbers))
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    line = json.dumps(report, ensure_ascii=False)
+    # A file name that is not UTF-8 reaches us with lone surrogates; escaped, it parses back to the same name.
+    if any("\ud800" <= character <= "\udfff" for character in line):
+        line = json.dumps(report)
+    print(line, flush=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_predictions(rows: list[Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("file", "most probable", "then")
+    for row in rows:
+        file = Text(row.file.encode(errors="backslashreplace").decode())
+        if row.error is not None:
+            table.add_row(file, Text(row.error, style="red"), "")
+            continue
+        (label, share), *others = row.top
+        then = ", ".join(f"{name} {part:.1%}" for name, part in others)
+        table.add_row(file, Text(f"{label} {share:.1%}"), Text(then))
+    _console().print(table)

@@ -1,0 +1,304 @@
+"""The images: named sets and folders, each as a `Data` of train, validation and test splits.
+
+A split is either `Images`, uint8 pixels in memory, or `Files`, decoded when needed. Splits that have to be made
+are stratified and depend on `SPLIT_SEED` alone, so that runs with other seeds are scored on the same images.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetkit.errors import DataError, UsageError
+from resnetkit.folders import Listing, list_folder
+from resnetkit.preprocess import read_image, to_tensor
+from resnetkit.randomness import key
+from resnetkit.recipe import DataRecipe
+
+SPLIT_SEED = 0
+IN_MEMORY_SIDE = 64
+IN_MEMORY_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split in memory."""
+
+    pixels: Tensor
+    """uint8, (N, C, H, W)."""
+    labels: Tensor
+    """int64, (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: np.ndarray) -> "Images":
+        """The images at `positions`, in that order."""
+        chosen = torch.from_numpy(positions)
+        return Images(self.pixels[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Files:
+    """A split on disk."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    """int64, (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: np.ndarray) -> "Files":
+        """The files at `positions`, in that order."""
+        return Files(tuple(self.paths[i] for i in positions), self.labels[torch.from_numpy(positions)])
+
+
+Split = Images | Files
+
+
+@dataclass(frozen=True)
+class Data:
+    """A set of labelled images. `notes` say what was decided on the way; `unreadable` maps a file to the reason."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split | None = None
+    validation: Split | None = None
+    test: Split | None = None
+    channels: int = 3
+    notes: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def held_out(self) -> tuple[str, Split]:
+        """The split to report: test where there is one, else validation."""
+        for name, split in (("test", self.test), ("validation", self.validation)):
+            if split is not None:
+                return name, split
+        raise DataError("there is nothing to evaluate on", file=self.name, remedy="a folder val/ or test/")
+
+
+def default_data_root() -> Path:
+    """Where named sets live: RESNETKIT_DATA, else a folder in the user's cache."""
+    if root := os.environ.get("RESNETKIT_DATA"):
+        return Path(root)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "resnetkit" / "data"
+
+
+def load_data(
+    name: str, settings: DataRecipe | None = None, *, data_root: str | Path | None = None, whole: bool = False
+) -> Data:
+    """Load a named set, or a folder of images with one folder a class.
+
+    A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
+    folder of class folders as one test split instead of splitting it.
+    Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
+    """
+    settings = settings or DataRecipe(name=name)
+    if name in NAMED_SETS:
+        data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
+    else:
+        data = _load_folder(Path(name), settings, whole=whole)
+    if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
+        positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
+        data = _replace_train(data, data.train.take(positions))
+        data.notes.append(f"trains on {len(positions)} images only, as data.limit says")
+    return data
+
+
+def _replace_train(data: Data, train: Split) -> Data:
+    return Data(data.name, data.classes, train, data.validation, data.test, data.channels, data.notes, data.unreadable)
+
+
+def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to keep and positions to hold out; about `share` of every class is held out.
+
+    A class of two images or more keeps one and gives one at least; a class of one image keeps it.
+    """
+    array = labels.numpy()
+    held = []
+    for label in np.unique(array):
+        members = np.flatnonzero(array == label)
+        order = np.random.Generator(np.random.PCG64(key(SPLIT_SEED, "split", int(label)))).permutation(len(members))
+        count = min(max(1, round(len(members) * share)), len(members) - 1)
+        held.append(members[order[:count]])
+    out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(array)), out), out
+
+
+def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
+    keep, out = stratified_split(train.labels, share)
+    return train.take(keep), train.take(out)
+
+
+def _digits(_root: Path | None, settings: DataRecipe) -> Data:
+    """1,797 handwritten digits, 8x8 grey, from scikit-learn: 20 % test, `validation` of the rest to choose by."""
+    from sklearn.datasets import load_digits
+
+    values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    grey = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    everything = Images(torch.from_numpy(grey), torch.from_numpy(labels.astype(np.int64)))
+    rest, test = _hold_out(everything, 0.2)
+    train, validation = _hold_out(rest, settings.validation)
+    return Data("digits", tuple(str(digit) for digit in range(10)), train, validation, test, channels=1)
+
+
+def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | None, DataRecipe], Data]:
+    def load(root: Path | None, settings: DataRecipe) -> Data:
+        from torchvision import datasets
+
+        make = getattr(datasets, kind)
+        where = root or default_data_root()
+        try:
+            train, test = (make(where, train=part, download=root is None) for part in (True, False))
+        except (RuntimeError, OSError) as error:
+            remedy = f"put {expected} into {where}"
+            if root is not None:
+                remedy += ", or leave out --data-root to download"
+            raise DataError(f"{name} is not complete", file=where, why=_short(error), remedy=remedy) from error
+        splits = []
+        for part in (train, test):
+            pixels = torch.as_tensor(part.data)
+            pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+            splits.append(Images(pixels.contiguous(), torch.as_tensor(part.targets)))
+        fit, validation = _hold_out(splits[0], settings.validation)
+        return Data(name, tuple(train.classes), fit, validation, splits[1], channels=splits[0].pixels.shape[1])
+
+    return load
+
+
+def _short(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    return str(reason).partition("\n")[0].rstrip(".")[:200]
+
+
+NAMED_SETS: dict[str, Callable[[Path | None, DataRecipe], Data]] = {
+    "digits": _digits,
+    "fashion-mnist": _from_torchvision(
+        "fashion-mnist", "FashionMNIST", "the four files train-images-idx3-ubyte … under FashionMNIST/raw/"
+    ),
+    "cifar10": _from_torchvision("cifar10", "CIFAR10", "cifar-10-python.tar.gz, unpacked as cifar-10-batches-py/"),
+    "cifar100": _from_torchvision("cifar100", "CIFAR100", "cifar-100-python.tar.gz, unpacked as cifar-100-python/"),
+}
+
+DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper"}
+"""Recipe of a named set where it is not the recipe of the same name."""
+
+
+def default_recipe(name: str) -> str:
+    """The recipe that fits a data set when none is asked for."""
+    if name in NAMED_SETS:
+        return DEFAULT_RECIPES.get(name, name)
+    return "scratch"
+
+
+def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+    if not folder.exists() and folder.name == str(folder):
+        raise UsageError.unknown("data set", str(folder), NAMED_SETS, remedy="a name, or the path of a folder")
+    listing = list_folder(folder)
+    notes = []
+    if len(listing.classes) < 2 and not whole:
+        raise DataError(
+            f"there is one class only ({', '.join(listing.classes)})", file=folder, why="there is nothing to tell apart"
+        )
+    splits: dict[str, Split] = {
+        name: Files(tuple(paths), torch.tensor(labels, dtype=torch.int64))
+        for name, (paths, labels) in listing.splits.items()
+    }
+    unreadable = dict(listing.unreadable)
+    splits = _into_memory(splits, listing, unreadable)
+
+    if whole and "all" in splits:
+        splits["test"] = splits.pop("all")
+    elif "all" in splits:
+        rest, splits["test"] = _hold_out(splits.pop("all"), settings.validation)
+        splits["train"], splits["validation"] = _hold_out(rest, settings.validation)
+        notes.append(
+            f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
+            f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
+        )
+    elif "validation" not in splits and "train" in splits:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], settings.validation)
+        notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
+    if not settings.allow_missing and not whole:
+        _refuse_missing(folder, listing.classes, splits)
+    return Data(
+        str(folder),
+        listing.classes,
+        splits.get("train"),
+        splits.get("validation"),
+        splits.get("test"),
+        notes=notes,
+        unreadable=unreadable,
+    )
+
+
+def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, Split]) -> None:
+    for split_name, split in splits.items():
+        present = Counter(split.labels.tolist())
+        missing = [name for label, name in enumerate(classes) if label not in present]
+        if missing:
+            raise DataError(
+                f"the {split_name} split has no image of {', '.join(missing[:5])}",
+                file=folder,
+                why=f"the classes are {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
+                remedy="add some, or accept it with --data.allow-missing",
+            )
+
+
+def _into_memory(splits: dict[str, Split], listing: Listing, unreadable: dict[str, str]) -> dict[str, Split]:
+    """Decode a set of small images of one size once and for all; leave anything else on disk."""
+    sizes = set(listing.sizes)
+    if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
+        return splits
+    width, height = sizes.pop()
+    if len(listing.sizes) * 3 * width * height > IN_MEMORY_BYTES:
+        return splits
+    loaded: dict[str, Split] = {}
+    for name, split in splits.items():
+        if not isinstance(split, Files):
+            continue
+        pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
+        good = np.ones(len(split), dtype=bool)
+
+        def decode(position: int, split: Files = split, pixels: Tensor = pixels, good: np.ndarray = good) -> None:
+            try:
+                pixels[position] = to_tensor(read_image(split.paths[position]))
+            except DataError as error:
+                unreadable[str(split.paths[position])] = error.why or error.what
+                good[position] = False
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(decode, range(len(split))))
+        loaded[name] = Images(pixels, split.labels).take(np.flatnonzero(good))
+    return loaded
+
+
+def describe_split(split: Split | None) -> str:
+    """A count for people, with the pixels of images in memory."""
+    if split is None:
+        return "none"
+    if isinstance(split, Images):
+        return f"{len(split):,} images of {split.pixels.shape[-1]} x {split.pixels.shape[-2]} px in memory"
+    return f"{len(split):,} files"
+
+
+def measure(split: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, in 0-1, over all pixels; rounded to four decimals."""
+    mean, std = [], []
+    for channel in range(split.pixels.shape[1]):
+        counts = torch.bincount(split.pixels[:, channel].flatten().int(), minlength=256).double()
+        values = torch.arange(256, dtype=torch.float64) / 255
+        share = counts / counts.sum()
+        average = float((share * values).sum())
+        mean.append(round(average, 4))
+        std.append(round(math.sqrt(float((share * (values - average) ** 2).sum())), 4))
+    return tuple(mean), tuple(std)

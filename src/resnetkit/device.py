@@ -1,0 +1,87 @@
+"""Where and how to compute: device, precision and memory format, decided in this one place."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from resnetkit.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A decision: every tensor and every network of a run goes through `tensor` and `network`."""
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+
+    def network(self, network: Network) -> Network:
+        """Move a network to the device, channels-last: convolutions are faster so, and equal in result."""
+        return network.to(self.device).to(memory_format=torch.channels_last)
+
+    def tensor(self, x: Tensor) -> Tensor:
+        """Move a tensor to the device."""
+        return x.to(self.device, non_blocking=True)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the network runs; it does nothing in fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def describe(self) -> str:
+        """One phrase for people: device, threads, precision, memory format."""
+        if self.device.type == "cuda":
+            where = torch.cuda.get_device_name(self.device)
+        else:
+            where = f"{self.device.type}, {torch.get_num_threads()} threads"
+        return f"{where}, {self.precision}, channels-last"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively; elsewhere bf16 is emulated and several times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+
+
+def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """Decide on a device ("auto", "cpu", "cuda", "cuda:1", "mps") and a precision.
+
+    "auto" takes an accelerator where there is one, and bf16 where the hardware has it. Raises `UsageError` (exit code
+    2) for a device that this machine does not have.
+    """
+    if device == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        chosen = found if found is not None else torch.device("cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"device {device!r} is not on this machine", why=str(error).splitlines()[0], remedy="--device auto"
+            ) from error
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(chosen) else "fp32"
+    return Compute(chosen, precision)
+
+
+def describe_machine() -> dict[str, str]:
+    """What a measured figure depends on: processor, threads, versions."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+    }

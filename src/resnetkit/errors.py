@@ -1,0 +1,107 @@
+"""The exception tree. Each class knows its exit code; each message says what, where, why and what to do.
+
+ResnetkitError          1   a fault of ours
+├── UsageError          2   a flag, a name or a recipe that cannot be
+├── DataError           3   images or folders
+├── CheckpointError     4   weights and checkpoints
+├── DivergedError       5   the loss is no longer finite
+├── MemoryLimitError    6   out of memory
+├── StorageError        7   disk full, read-only, failing
+└── PartialError        9   finished, but some inputs failed, under --strict
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable
+from os import PathLike
+from typing import Self
+
+
+class ResnetkitError(Exception):
+    """Base of all errors that a caller may want to catch. `str()` is one line that ends with a remedy."""
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, file: str | PathLike[str] | None = None, why: str | None = None, remedy: str | None = None
+    ) -> None:
+        self.what, self.file, self.why, self.remedy = what, file, why, remedy
+        line = what
+        if file is not None:
+            line += f" in {file}"
+        if why:
+            line += f": {why}"
+        line = line.rstrip(".?") + "."
+        if remedy:
+            line += f" Try: {remedy}"
+        super().__init__(" ".join(line.split()))
+
+
+class UsageError(ResnetkitError):
+    """A flag, a name or a recipe that cannot be."""
+
+    exit_code = 2
+
+    @classmethod
+    def unknown(
+        cls,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        *,
+        file: str | PathLike[str] | None = None,
+        remedy: str | None = None,
+    ) -> Self:
+        """`name` is not one of `known`: name the nearest, or all where they are few."""
+        names = sorted(known)
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        if near:
+            return cls(f"unknown {kind} {name!r}", file=file, remedy=near[0])
+        return cls(f"unknown {kind} {name!r}", file=file, why=f"known are {', '.join(names)}", remedy=remedy)
+
+
+class DataError(ResnetkitError):
+    """Images or folders of images that cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(ResnetkitError):
+    """Weights or a checkpoint that cannot be used."""
+
+    exit_code = 4
+
+
+class DivergedError(ResnetkitError):
+    """The loss is no longer finite."""
+
+    exit_code = 5
+
+
+class MemoryLimitError(ResnetkitError):
+    """The machine or the accelerator has no memory left."""
+
+    exit_code = 6
+
+
+class StorageError(ResnetkitError):
+    """The disk is full, read-only or failing."""
+
+    exit_code = 7
+
+    @classmethod
+    def from_os(cls, error: OSError, doing: str, file: str | PathLike[str]) -> Self:
+        """What an `OSError` met while writing `file` means to the user."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return cls(
+            doing,
+            file=file,
+            why="no space left" if full else (error.strerror or str(error)),
+            remedy="free some space and run again with --resume" if full else "another folder with --out",
+        )
+
+
+class PartialError(ResnetkitError):
+    """The work is finished, but some inputs failed and `--strict` was asked for."""
+
+    exit_code = 9

@@ -1,0 +1,79 @@
+"""How good a classifier is on labelled images that it has not seen."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from resnetkit.classifier import Classifier
+from resnetkit.data import NAMED_SETS, Data, Split, load_data
+from resnetkit.errors import DataError
+from resnetkit.feed import evaluation_batches
+from resnetkit.metrics import Tally
+from resnetkit.recipe import DataRecipe
+
+BATCH_SIZE = 256
+
+
+@torch.inference_mode()
+def score(classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None) -> dict:
+    """Figures of one split: `count`, `loss` (cross-entropy), `top1`, `top5` (percent), and `unreadable` by file."""
+    unreadable: dict[str, str] = {}
+    tally = Tally(len(classifier.classes), classifier.compute.device)
+    batches = evaluation_batches(
+        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers, unreadable=unreadable
+    )
+    for images, labels in batches:
+        logits = classifier.logits(images)
+        tally.update(logits, labels, F.cross_entropy(logits, labels))
+    return tally.compute() | {"unreadable": unreadable}
+
+
+def evaluate(
+    classifier: Classifier,
+    data: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
+
+    A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
+    was for training, and only the images that training held out are scored.
+    Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
+    Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
+    """
+    name = str(data)
+    settings = DataRecipe(name=name, allow_missing=True)
+    trained_on = classifier.recipe.get("data", {})
+    own = name not in NAMED_SETS and Path(trained_on.get("name", "")).resolve() == Path(name).resolve()
+    if own or name in NAMED_SETS:
+        settings = settings.model_copy(update={"validation": trained_on.get("validation", settings.validation)})
+    loaded = load_data(name, settings, data_root=data_root, whole=not own)
+    split_name, split = loaded.held_out()
+    split = _align(loaded, split, classifier)
+    figures = score(classifier, split, batch_size=batch_size, workers=workers)
+    unreadable = loaded.unreadable | figures.pop("unreadable")
+    return {"data": name, "split": split_name} | figures | {"unreadable": unreadable}
+
+
+def _align(data: Data, split: Split, classifier: Classifier) -> Split:
+    """Number a split's labels as the classifier numbers its classes."""
+    if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
+        raise DataError(
+            f"{data.name} has {data.channels} channels and the classifier takes {classifier.preprocess.channels}",
+            remedy="data of the kind that it was trained on",
+        )
+    known = {name: label for label, name in enumerate(classifier.classes)}
+    if strangers := [name for name in data.classes if name not in known]:
+        raise DataError(
+            f"the classifier does not know {', '.join(strangers[:5])}",
+            file=data.name,
+            why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
+        )
+    table = torch.from_numpy(np.array([known[name] for name in data.classes], dtype=np.int64))
+    return replace(split, labels=table[split.labels])

@@ -1,0 +1,214 @@
+"""Batches, on the device, normalised: an endless stream for training, one exact pass for evaluation.
+
+Training sees the epochs' random orders laid end to end and cut into batches of one size. No image is dropped, no batch
+is ragged, and step s begins at sample s * batch_size whatever came before, so that a run can start at any step.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from resnetkit.augment import Augment
+from resnetkit.data import Files, Images, Split
+from resnetkit.device import Compute
+from resnetkit.errors import DataError
+from resnetkit.preprocess import Preprocess, read_image
+from resnetkit.randomness import permutation
+
+FEW_FILES = 64
+"""Below this many files, starting processes to decode them costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees."""
+
+    images: Tensor
+    """Normalised floats, (N, C, H, W), on the device."""
+    targets: Tensor
+    """What the loss is computed against: labels (N,), or soft targets (N, num_classes) after mixing."""
+    labels: Tensor
+    """The true classes, (N,)."""
+
+
+class Order:
+    """Which samples a step sees: a pure function of (seed, step)."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self.batch_size = min(batch_size, count)
+        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs and sample indices of a step, each of shape (batch_size,)."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, places = np.divmod(positions, self.count)
+        indices = np.empty(self.batch_size, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            if self._cached[0] != epoch:
+                self._cached = (int(epoch), permutation(self.seed, int(epoch), self.count))
+            inside = epochs == epoch
+            indices[inside] = self._cached[1][places[inside]]
+        return epochs, indices
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the first `step` steps complete an epoch that fewer would not."""
+        return step * self.batch_size // self.count > (step - 1) * self.batch_size // self.count
+
+
+def training_batches(
+    split: Split,
+    order: Order,
+    augment: Augment,
+    compute: Compute,
+    *,
+    start: int,
+    stop: int,
+    workers: int | None = None,
+    unreadable: dict[str, str],
+) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`. A file that cannot be decoded is left out and named in `unreadable`."""
+    if isinstance(split, Images):
+        raw = _from_memory(split, order, augment, compute, start, stop)
+    else:
+        raw = _from_files(split, order, augment, compute, start, stop, workers, unreadable)
+    for step, pixels, labels, epochs, indices in raw:
+        pixels = augment.geometry(pixels, epochs, indices)
+        images = augment.erase(augment.preprocess.normalise(pixels), epochs, indices)
+        images, targets = augment.mix(images, labels, step)
+        yield Batch(images, targets, labels)
+
+
+RawBatch = tuple[int, Tensor, Tensor, np.ndarray, np.ndarray]
+
+
+def _from_memory(
+    split: Images, order: Order, augment: Augment, compute: Compute, start: int, stop: int
+) -> Iterator[RawBatch]:
+    # Pixels stay where they are drawn from: on an accelerator the whole split is moved there once.
+    pixels, labels = compute.tensor(split.pixels), compute.tensor(split.labels)
+    for step in range(start, stop):
+        epochs, indices = order.step(step)
+        chosen = torch.from_numpy(indices).to(pixels.device)
+        batch = pixels[chosen]
+        if augment.per_image:
+            drawn = zip(batch, epochs.tolist(), indices.tolist(), strict=True)
+            batch = torch.stack([augment.pixels(image, epoch, index) for image, epoch, index in drawn])
+        else:
+            batch = augment.preprocess.batch(batch)
+        yield step, batch, labels[chosen], epochs, indices
+
+
+class _TrainingFiles(Dataset):
+    """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason."""
+
+    def __init__(self, split: Files, augment: Augment) -> None:
+        self.paths, self.augment = split.paths, augment
+
+    def __getitem__(self, index: tuple[int, int]) -> Tensor | str:
+        epoch, number = index
+        try:
+            image = read_image(self.paths[number], self.augment.preprocess.channels)
+        except DataError as error:
+            return error.why or error.what
+        return self.augment.image(image, epoch, number)
+
+
+class _EvaluationFiles(Dataset):
+    def __init__(self, split: Files, preprocess: Preprocess) -> None:
+        self.paths, self.preprocess = split.paths, preprocess
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return self.preprocess.read(self.paths[index])
+        except DataError as error:
+            return error.why or error.what
+
+
+def _as_list(items: list[Tensor | str]) -> list[Tensor | str]:
+    """Collate nothing: which files could not be read is known only here, after the loader."""
+    return items
+
+
+def _loader(
+    dataset: Dataset, batches: "Sampler[list] | list[list[int]]", count: int, workers: int | None
+) -> DataLoader:
+    if workers is None:
+        workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=_as_list)
+
+
+class _Places(Sampler[list]):
+    """The (epoch, index) pairs of every step, for a loader."""
+
+    def __init__(self, order: Order, start: int, stop: int) -> None:
+        self.order, self.start, self.stop = order, start, stop
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.stop):
+            epochs, indices = self.order.step(step)
+            yield list(zip(epochs.tolist(), indices.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def _from_files(
+    split: Files,
+    order: Order,
+    augment: Augment,
+    compute: Compute,
+    start: int,
+    stop: int,
+    workers: int | None,
+    unreadable: dict[str, str],
+) -> Iterator[RawBatch]:
+    loader = _loader(_TrainingFiles(split, augment), _Places(order, start, stop), len(split), workers)
+    for step, decoded in zip(range(start, stop), loader, strict=True):
+        epochs, indices = order.step(step)
+        good = _sort_out(decoded, indices, split, unreadable)
+        if not len(good):
+            raise DataError("no image of a whole batch can be read", file=split.paths[int(indices[0])])
+        pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
+        epochs, indices = epochs[good], indices[good]
+        yield step, pixels, compute.tensor(split.labels[torch.from_numpy(indices)]), epochs, indices
+
+
+def _sort_out(decoded: list[Tensor | str], indices: np.ndarray, split: Files, unreadable: dict[str, str]) -> np.ndarray:
+    good = []
+    for place, (item, index) in enumerate(zip(decoded, indices.tolist(), strict=True)):
+        if isinstance(item, str):
+            unreadable[str(split.paths[index])] = item
+        else:
+            good.append(place)
+    return np.array(good, dtype=np.int64)
+
+
+def evaluation_batches(
+    split: Split,
+    preprocess: Preprocess,
+    compute: Compute,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    unreadable: dict[str, str],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image once, in order: normalised images (N, C, H, W) and labels (N,), on the device."""
+    chunks = [np.arange(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
+    if isinstance(split, Images):
+        for chunk in chunks:
+            part = split.take(chunk)
+            pixels = preprocess.batch(compute.tensor(part.pixels))
+            yield preprocess.normalise(pixels), compute.tensor(part.labels)
+        return
+    loader = _loader(_EvaluationFiles(split, preprocess), [chunk.tolist() for chunk in chunks], len(split), workers)
+    for chunk, decoded in zip(chunks, loader, strict=True):
+        good = _sort_out(decoded, chunk, split, unreadable)
+        if len(good):
+            pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
+            yield preprocess.normalise(pixels), compute.tensor(split.labels[torch.from_numpy(chunk[good])])

@@ -1,0 +1,72 @@
+"""What a run says while it works: to people on stderr, and to programs as one JSON object a line."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from resnetkit.errors import StorageError
+
+
+class Journal:
+    """`metrics.jsonl` of a run: one object a line, each on the disk before the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, **fields: Any) -> None:
+        """Add a line. Raises `StorageError` (exit code 7)."""
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(fields) + "\n")
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot write the journal", self.path) from error
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after the first `size` bytes."""
+        if self.path.exists():
+            os.truncate(self.path, size)
+
+
+class Reporter:
+    """Lines and a progress bar on stderr; on something other than a terminal, lines only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Say one line."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, total: int, done: int, images_per_step: int) -> Iterator[Callable[[int], None]]:
+        """A bar over `total` steps, `done` of which are behind us; gives the function that moves it."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda _: None
+            return
+        began = time.monotonic()
+        columns = (
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("steps  {task.fields[speed]:,.0f} images/s "),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task("training", total=total, completed=done, speed=0.0)
+
+            def move(step: int) -> None:
+                speed = (step - done) * images_per_step / max(1e-9, time.monotonic() - began)
+                bar.update(task, completed=step, speed=speed)
+
+            yield move

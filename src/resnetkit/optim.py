@@ -1,0 +1,91 @@
+"""How parameters move: groups, optimizer, learning rate as a function of the step, averaged weights."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from resnetkit.recipe import OptimRecipe, duration_steps
+
+
+def parameter_groups(network: nn.Module, settings: OptimRecipe) -> list[dict]:
+    """All parameters once; BatchNorm and biases without weight decay unless `decay_all`."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if settings.decay_all:
+        return [{"params": trained, "weight_decay": settings.weight_decay}]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def create_optimizer(network: nn.Module, settings: OptimRecipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over a network's parameters."""
+    groups = parameter_groups(network, settings)
+    if settings.name == "sgd":
+        nesterov = settings.nesterov and settings.momentum > 0
+        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    return kind(groups, settings.lr, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's memory as named tensors, `POSITION.NAME`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{position}.{name}": value
+        for position, entry in state.items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Fused kernels walk a parameter and its memory side by side and take their layouts to be equal: a buffer that was
+    # stored contiguous must become channels-last again, or it would be applied to the wrong weights.
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step, and nothing remembered between them."""
+
+    settings: OptimRecipe
+    total_steps: int
+    images: int
+    batch_size: int
+
+    def _steps(self, duration: str) -> int:
+        return duration_steps(duration, total_steps=self.total_steps, images=self.images, batch_size=self.batch_size)
+
+    def __call__(self, step: int) -> float:
+        """The rate of step `step`, counted from 0."""
+        settings = self.settings
+        warmup = self._steps(settings.warmup)
+        if step < warmup:
+            done = (step + 1) / warmup if settings.warmup_shape == "linear" else 0.0
+            return settings.lr * (settings.warmup_factor + (1 - settings.warmup_factor) * done)
+        done = (step - warmup) / max(1, self.total_steps - warmup)
+        if settings.schedule == "cosine":
+            return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if settings.schedule == "linear":
+            return settings.lr * (1 - done)
+        if settings.schedule == "steps":
+            return settings.lr * settings.gamma ** sum(step >= self._steps(m) for m in settings.milestones)
+        return settings.lr
+
+
+def average_of(network: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of a network's parameters and BatchNorm statistics."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,250 @@
+"""A recipe: everything that decides the outcome of a run, checked once, frozen, and saved with the run.
+
+Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAME"` refines one other recipe.
+"""
+
+import math
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from resnetkit.errors import UsageError
+
+LENGTHS = ("epochs", "steps", "examples")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
+
+
+def _is_duration(text: str) -> str:
+    if not _DURATION.fullmatch(text):
+        raise ValueError('a duration is a number and a unit, such as "5 epochs", "400 steps", "50000 examples", "10%"')
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataRecipe(_Section):
+    """Which images, and how they are fed."""
+
+    name: str = Field("digits", description="A named set, or a folder of images.")
+    image_size: int | None = Field(
+        None, ge=1, le=4096, description="Side in pixels of what the network sees; none keeps a set's own."
+    )
+    resize: int | None = Field(
+        None, ge=1, le=8192, description="Shorter side before the centre crop; none means image_size."
+    )
+    batch_size: int = Field(128, ge=1, description="Images in a step, over all devices.")
+    validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
+    limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
+    allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
+    workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
+
+
+class AugmentRecipe(_Section):
+    """Random changes to training images. All are drawn from (seed, epoch, image)."""
+
+    flip: bool = Field(False, description="Mirror left to right, every second time.")
+    pad_crop: int = Field(0, ge=0, description="Pad by this many pixels, crop back at random.")
+    random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
+    crop_scale: tuple[float, float] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
+    trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
+    random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
+
+
+class ModelRecipe(_Section):
+    """Which network. All but `name` are fields of `Arch`; none keeps the variant's own."""
+
+    name: str = Field("resnet20", description="See `resnetkit list models`.")
+    depths: tuple[int, ...] | None = None
+    block: Literal["basic", "bottleneck"] | None = None
+    widths: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    stem: Literal["imagenet", "cifar"] | None = None
+    stem_width: int | None = Field(None, ge=1)
+    residual: bool | None = None
+    shortcut: Literal["A", "B", "C"] | None = None
+    stride_on: Literal["3x3", "1x1"] | None = None
+    conv_bias: bool | None = None
+    projection_norm: bool | None = None
+    init: Literal["he", "torch"] | None = None
+
+
+class OptimRecipe(_Section):
+    """How parameters move. The learning rate is a function of the step alone."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_all: bool = Field(True, description="False spares BatchNorm and biases from weight decay.")
+    schedule: Literal["constant", "steps", "cosine", "linear"] = Field("cosine", description="After the warm-up.")
+    milestones: tuple[Duration, ...] = Field((), description="Where `steps` multiplies the rate by gamma.")
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: Duration = Field("0%", description='For example "5 epochs", "400 steps", "20%".')
+    warmup_shape: Literal["linear", "constant"] = "linear"
+    warmup_factor: float = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
+
+
+class CheckpointRecipe(_Section):
+    """When a run is saved so that it can go on."""
+
+    every_epochs: int = Field(1, ge=1)
+    keep: int = Field(2, ge=1, description="Older ones are deleted.")
+
+
+class Expect(_Section):
+    """What the recipe's author measured; `runs` says how often."""
+
+    top1: float | None = Field(None, ge=0, le=100, description="Percent, on the test split.")
+    seconds: float | None = Field(None, gt=0, description="Training time on the machine named in the header.")
+    runs: int | None = Field(None, ge=1)
+
+
+class Recipe(_Section):
+    """Everything that decides the outcome of a run."""
+
+    epochs: float | None = Field(None, gt=0, description="Length of training; or steps, or examples.")
+    steps: int | None = Field(None, ge=1)
+    examples: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
+    data: DataRecipe = DataRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    model: ModelRecipe = ModelRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    checkpoint: CheckpointRecipe = CheckpointRecipe()
+    expect: Expect = Expect()
+
+    def total_steps(self, images: int) -> int:
+        """Length of the run in steps, for a training split of `images` images."""
+        if self.steps is not None:
+            return self.steps
+        batch = min(self.data.batch_size, images)
+        examples = self.examples if self.examples is not None else (self.epochs or 1.0) * images
+        return max(1, math.ceil(examples / batch))
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML text; loading it gives an equal recipe."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def duration_steps(text: str, *, total_steps: int, images: int, batch_size: int) -> int:
+    """A duration such as "5 epochs" or "10%" in whole steps."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a duration", remedy='"5 epochs", "400 steps" or "10%"')
+    number, unit = float(match[1]), match[2]
+    if unit == "%":
+        return round(total_steps * number / 100)
+    if unit.startswith("step"):
+        return round(number)
+    return round(number * (images if unit.startswith("epoch") else 1) / batch_size)
+
+
+def list_recipes() -> dict[str, str]:
+    """Names of the recipes that ship with the package, each with its first line of comment."""
+    found = {}
+    for entry in sorted(resources.files("resnetkit").joinpath("recipes").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            first = entry.read_text(encoding="utf-8").partition("\n")[0]
+            found[entry.name.removesuffix(".toml")] = first.lstrip("# ").strip()
+    return found
+
+
+def load_recipe(name: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
+    """Load a recipe by name or path, with its base, then apply `changes` (nested, such as {"optim": {"lr": 0.05}}).
+
+    Raises `UsageError` (exit code 2) for an unknown recipe or key, with the nearest known one, and for a value that is
+    out of range.
+    """
+    settings = _read(str(name), seen=())
+    _merge(settings, changes or {})
+    return _validate(settings, file=None if str(name) in list_recipes() and changes else str(name))
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise UsageError("a recipe is its own base", file=name, why=" -> ".join((*seen, name)))
+    path = Path(name)
+    if name.endswith(".toml") or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UsageError(
+                "cannot read the recipe", file=name, why=reason, remedy="resnetkit list recipes"
+            ) from error
+    elif name in list_recipes():
+        text = resources.files("resnetkit").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise UsageError.unknown("recipe", name, list_recipes(), remedy="a path to a .toml file")
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError("the recipe is not TOML", file=name, why=str(error), remedy="mend that line") from error
+    base = settings.pop("base", None)
+    _validate(settings, file=name)
+    if base is None:
+        return settings
+    beside = path.parent / str(base)
+    merged = _read(str(beside) if str(base).endswith(".toml") else str(base), (*seen, name))
+    _merge(merged, {"expect": {}} | settings)
+    if "expect" not in settings:
+        merged.pop("expect", None)
+    return merged
+
+
+def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Lay `changes` over `settings`, section by section. A new length replaces the old one, whatever its unit."""
+    if any(changes.get(length) is not None for length in LENGTHS):
+        for length in LENGTHS:
+            settings.pop(length, None)
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(settings.setdefault(key, {}), value)
+        elif value is not None:
+            settings[key] = value
+
+
+def _validate(settings: dict[str, Any], file: str | None) -> Recipe:
+    lengths = [length for length in LENGTHS if settings.get(length) is not None]
+    if len(lengths) > 1:
+        raise UsageError("a recipe has one length", file=file, why=f"it sets {' and '.join(lengths)}")
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise _explain(error, file) from error
+
+
+def _explain(error: ValidationError, file: str | None) -> UsageError:
+    """The first complaint of pydantic in our words, with the nearest known key where a key is unknown."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    dotted = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        section: type[BaseModel] = Recipe
+        for part in place[:-1]:
+            section = type(section.model_fields[part].get_default())
+        prefix = ".".join([*place[:-1], ""])
+        return UsageError.unknown("key", dotted, [prefix + field for field in section.model_fields], file=file)
+    reason = str(first.get("ctx", {}).get("error") or first["msg"])
+    return UsageError(
+        f"{dotted} = {first['input']!r} cannot be", file=file, why=reason[0].lower() + reason[1:], remedy="--help"
+    )

@@ -1,0 +1,294 @@
+"""Training: one loop, from a recipe to a `Classifier`, that can be stopped after any epoch and resumed."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnetkit import checkpoint, device
+from resnetkit.augment import Augment
+from resnetkit.classifier import Classifier, load_classifier
+from resnetkit.data import Data, Images, describe_split, load_data, measure
+from resnetkit.errors import CheckpointError, DataError, DivergedError
+from resnetkit.evaluation import score
+from resnetkit.feed import Order, training_batches
+from resnetkit.log import Reporter
+from resnetkit.metrics import Tally
+from resnetkit.model import ResNet, create_model
+from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_tensors, restore_optimizer
+from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.randomness import key, torch_seed
+from resnetkit.recipe import Recipe
+from resnetkit.run import Run, open_run
+
+FOLDER_SIZE = 224
+"""Side in pixels that photographs are brought to where a recipe says nothing."""
+
+
+def train(
+    data: str | Path | None = None,
+    recipe: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    data_root: str | Path | None = None,
+    quiet: bool = False,
+    **changes: Any,
+) -> Classifier:
+    """Train a network and return it as a `Classifier`; the run is also written to a folder.
+
+    `data`: a named set or a folder of images; "digits" where nothing is said.
+    `recipe`: a name or a TOML file; the one that fits the data where nothing is said.
+    `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on.
+    `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}`.
+    Raises the errors of `resnetkit.errors`.
+    """
+    reporter = Reporter(quiet=quiet)
+    run = open_run(data, recipe, out=out, resume=resume, changes=changes)
+    for note in run.notes:
+        reporter.line(note)
+    return _Trainer(run, load_data(run.recipe.data.name, run.recipe.data, data_root=data_root), reporter).train()
+
+
+class _Trainer:
+    """The parts of one run, put together once."""
+
+    def __init__(self, run: Run, data: Data, reporter: Reporter) -> None:
+        recipe = run.recipe
+        if data.train is None or not len(data.train):
+            raise DataError("there is nothing to train on", file=data.name, remedy="a folder train/")
+        self.run, self.recipe, self.data, self.split, self.reporter = run, recipe, data, data.train, reporter
+        self.compute = device.choose(recipe.device, recipe.precision)
+        self.preprocess = training_preprocess(recipe, data)
+        self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
+        self.total_steps = recipe.total_steps(len(self.split))
+        self.network = self.compute.network(_create_network(recipe, data))
+        self.optimizer = create_optimizer(self.network, recipe.optim)
+        self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
+        self.average = average_of(self.network, recipe.optim.ema) if recipe.optim.ema else None
+        self.unreadable: dict[str, str] = dict(data.unreadable)
+        self.best: dict[str, Any] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self.step = 0
+        self._seconds_before = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, validation included, over all sittings of the run."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    @property
+    def judged(self) -> ResNet:
+        """The network that is scored and kept: the average where there is one."""
+        return cast("ResNet", self.average.module) if self.average is not None else self.network
+
+    def train(self) -> Classifier:
+        """Train to the end of the recipe, keep the best weights, score them once on what was held out."""
+        self._announce()
+        if self.run.reached is not None:
+            self._restore(self.run.reached)
+        if self.step >= self.total_steps and (self.run.folder / "model").is_dir():
+            self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
+            return load_classifier(self.run.folder)
+        self.run.begin()
+        recipe, smoothing = self.recipe, self.recipe.optim.label_smoothing
+        augment = Augment(recipe.augment, self.preprocess, num_classes=len(self.data.classes), seed=recipe.seed)
+        batches = training_batches(
+            self.split,
+            self.order,
+            augment,
+            self.compute,
+            start=self.step,
+            stop=self.total_steps,
+            workers=recipe.data.workers,
+            unreadable=self.unreadable,
+        )
+        self._began, epoch_began = time.monotonic(), time.monotonic()
+        tally = Tally(len(self.data.classes), self.compute.device)
+        with self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress:
+            self.network.train()
+            for batch in batches:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.schedule(self.step)
+                with self.compute.autocast():
+                    logits = self.network(batch.images)
+                    loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+                loss.backward()
+                if recipe.optim.clip is not None:
+                    nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optim.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                if self.average is not None:
+                    self.average.update_parameters(self.network)
+                self.step += 1
+                tally.update(logits.detach(), batch.labels, loss.detach())
+                progress(self.step)
+                if self.step == self.total_steps or self.order.ends_epoch(self.step):
+                    self._end_epoch(tally.compute(), time.monotonic() - epoch_began)
+                    tally = Tally(len(self.data.classes), self.compute.device)
+                    epoch_began = time.monotonic()
+                    self.network.train()
+        return self._finish()
+
+    def _announce(self) -> None:
+        data, recipe = self.data, self.recipe
+        parameters = sum(p.numel() for p in self.network.parameters())
+        splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
+        sizes = ", ".join(f"{name} {describe_split(split)}" for name, split in splits)
+        for line in (
+            f"data      {data.name}: {len(data.classes)} classes; {sizes}",
+            *(f"note      {note}" for note in data.notes),
+            f"model     {recipe.model.name}, {parameters:,} parameters, sees {self.preprocess.size} px",
+            f"compute   {self.compute.describe()}",
+            f"training  {self.total_steps:,} steps of {self.order.batch_size} images, seed {recipe.seed}",
+            f"run       {self.run.folder}",
+        ):
+            self.reporter.line(line)
+        self._name_unreadable()
+
+    def _name_unreadable(self) -> None:
+        for file, why in list(self.unreadable.items())[:10]:
+            self.reporter.line(f"left out  {file}: {why}")
+        if len(self.unreadable) > 10:
+            self.reporter.line(f"left out  and {len(self.unreadable) - 10} more")
+
+    def _end_epoch(self, fitted: dict[str, float], elapsed: float) -> None:
+        """Score the validation split, remember the best weights, write the journal and a checkpoint."""
+        epoch = self.step * self.order.batch_size / self.order.count
+        rate, speed = self.schedule(self.step - 1), fitted["count"] / elapsed
+        if not math.isfinite(fitted["loss"]):
+            raise DivergedError(
+                f"the loss is no longer finite by step {self.step}",
+                why=f"the learning rate was {rate:.3g}",
+                remedy=f"--optim.lr {self.recipe.optim.lr / 10:.2g}",
+            )
+        figures = self._score("validation", self.judged)
+        better = not self.best or (figures["top1"], -figures["loss"]) > (self.best["top1"], -self.best["loss"])
+        if better:
+            self.best = {"step": self.step, "top1": figures["top1"], "loss": figures["loss"]}
+            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
+        self.run.journal.write(
+            event="epoch",
+            step=self.step,
+            epoch=round(epoch, 4),
+            lr=rate,
+            train_loss=fitted["loss"],
+            train_top1=fitted["top1"],
+            validation_loss=figures["loss"],
+            validation_top1=figures["top1"],
+            seconds=round(self.seconds, 3),
+            images_per_second=round(speed, 1),
+        )
+        self.reporter.line(
+            f"epoch {epoch:.4g}: loss {fitted['loss']:.3f}, train {fitted['top1']:.2f} %, "
+            f"validation {figures['top1']:.2f} %{' (best)' if better else ''}, {speed:,.0f} images/s, "
+            f"{self.seconds:.0f} s"
+        )
+        if self.step == self.total_steps or round(epoch) % self.recipe.checkpoint.every_epochs == 0:
+            self._save()
+
+    def _score(self, split_name: str, network: ResNet) -> dict[str, Any]:
+        split = {"validation": self.data.validation, "test": self.data.test}[split_name]
+        if split is None:
+            raise DataError(
+                "there is nothing to choose the best weights by", file=self.data.name, remedy="a folder val/"
+            )
+        figures = score(self._classifier(network), split, workers=self.recipe.data.workers)
+        self.unreadable |= figures.pop("unreadable")
+        return figures
+
+    def _classifier(self, network: ResNet) -> Classifier:
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        name = self.recipe.model.name
+        return Classifier(network, self.preprocess, self.data.classes, name, self.compute, recipe)
+
+    def _save(self) -> None:
+        tensors = {
+            "model": self.network.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "best": self.best_weights,
+        }
+        if self.average is not None:
+            tensors["average"] = self.average.state_dict()
+        state = {
+            "best": self.best,
+            "seconds": self.seconds,
+            "journal_bytes": self.run.journal.size(),
+            "data": self._fingerprint(),
+            "torch": torch.__version__,
+        }
+        checkpoint.save(self.run.checkpoints, self.step, tensors, state, keep=self.recipe.checkpoint.keep)
+
+    def _restore(self, reached: checkpoint.Checkpoint) -> None:
+        if reached.state["data"] != self._fingerprint():
+            raise DataError(
+                "the images have changed since the run began",
+                file=self.data.name,
+                why=f"the checkpoint saw {reached.state['data']['images']} and there are now {len(self.split)}"
+                if reached.state["data"]["images"] != len(self.split)
+                else "their classes are others",
+                remedy="the old images, or another --out",
+            )
+        try:
+            self.network.load_state_dict(reached.tensors["model"])
+            restore_optimizer(self.optimizer, reached.tensors["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(reached.tensors["average"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
+            ) from error
+        self.best, self.best_weights = reached.state["best"], reached.tensors["best"]
+        self.step, self._seconds_before = reached.step, reached.state["seconds"]
+        self.reporter.line(f"resumed   at step {self.step:,} from {reached.folder}")
+
+    def _fingerprint(self) -> dict[str, int]:
+        return {"images": len(self.split), "labels": key(*self.data.classes, *self.split.labels.tolist())}
+
+    def _finish(self) -> Classifier:
+        """Score the best weights once on the held-out split, save the model, say what to do next."""
+        seconds = self.seconds
+        network = self.judged
+        network.load_state_dict(self.best_weights)
+        split_name, _ = self.data.held_out()
+        figures = self._score(split_name, network)
+        figures |= {
+            "split": split_name,
+            "steps": self.total_steps,
+            "best_step": self.best["step"],
+            "seconds": round(seconds, 2),
+            "images_per_second": round(self.total_steps * self.order.batch_size / max(seconds, 1e-9), 1),
+            "unreadable": len(self.unreadable),
+        }
+        classifier = self._classifier(network)
+        classifier.metrics = figures | {"machine": device.describe_machine(), "compute": self.compute.describe()}
+        classifier.save(self.run.folder / "model")
+        self.run.journal.write(event="end", **figures)
+        self.reporter.line(
+            f"{split_name}: top-1 {figures['top1']:.2f} %, loss {figures['loss']:.3f}, on {figures['count']:,} images; "
+            f"best weights of step {self.best['step']:,}; {seconds:.0f} s of training"
+        )
+        self._name_unreadable()
+        return classifier
+
+
+def training_preprocess(recipe: Recipe, data: Data) -> Preprocess:
+    """How images reach the network: a set's own size, mean and deviation in memory; ImageNet's for files."""
+    if isinstance(data.train, Images):
+        mean, std = measure(data.train)
+        return Preprocess(recipe.data.image_size or data.train.pixels.shape[-1], mean, std, recipe.data.resize)
+    size = recipe.data.image_size or FOLDER_SIZE
+    return Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, recipe.data.resize)
+
+
+def _create_network(recipe: Recipe, data: Data) -> ResNet:
+    fields = recipe.model.model_dump(exclude={"name"}, exclude_none=True)
+    with torch_seed(recipe.seed, "parameters"):
+        return create_model(
+            recipe.model.name, **fields | {"in_channels": data.channels, "num_classes": len(data.classes)}
+        )
