@@ -36,11 +36,6 @@ def train_command(
 ) -> int:
     """Train a network on a named set or on a folder of images.
 
-    resnetkit train                        the embedded digits: a minute, no download
-    resnetkit train fashion-mnist          a named set, with the recipe of its name
-    resnetkit train photos/                one folder a class, or train/ and val/ of them
-    resnetkit train cifar10 --model resnet56 --optim.lr 0.05
-
     Parameters
     ----------
     data
@@ -89,8 +84,6 @@ def evaluate_command(
     strict: Strict = False,
 ) -> int:
     """Measure a trained model on labelled images: top-1, top-5, loss.
-
-    Scores the test split of a named set; of a folder, test/ or else val/; of a folder of class folders, all of it.
 
     Parameters
     ----------
@@ -175,10 +168,6 @@ def summary_command(
     changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS)] = None,
 ) -> None:
     """Show a network stage by stage: output shape, parameters, multiply-adds.
-
-    resnetkit summary resnet50
-    resnetkit summary resnet18 --image-size 96
-    resnetkit summary resnet34 --model.shortcut A
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ class Tally:
             },
             compute_groups=False,
         ).to(device)
-        self.loss = SumMetric().to(device)
+        self.loss = SumMetric(nan_strategy="disable").to(device)
         self.count = 0
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
@@ -37,6 +37,6 @@ class Tally:
         return {
             "count": self.count,
             "loss": float(self.loss.compute()) / self.count,
-            "top1": 100 * float(shares["top1"]),
-            "top5": 100 * float(shares["top5"]),
+            "top1": round(100 * float(shares["top1"]), 4),
+            "top5": round(100 * float(shares["top5"]), 4),
         }

@@ -98,8 +98,6 @@ def read_image(file: str | Path, channels: int = 3) -> Image.Image:
             return _upright(path, stream, channels)
     except DataError:
         raise
-    except FileNotFoundError as error:
-        raise DataError("no such image", file=path) from error
     # Damaged files make decoders raise almost anything: OSError, ValueError, SyntaxError, RuntimeError, struct.error.
     except Exception as error:
         raise DataError("cannot read the image", file=path, why=_reason(path, error)) from error
@@ -174,10 +172,11 @@ def _reason(path: Path, error: Exception) -> str:
         return "it may not be read" if path.exists() else "no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has more than {MAX_PIXELS:,} pixels"
     if isinstance(error, UnidentifiedImageError):
-        start = path.open("rb").read(64).lstrip().lower()
+        with path.open("rb") as stream:
+            start = stream.read(64).lstrip().lower()
         looks = next((name for mark, name in _LOOKS.items() if start.startswith(mark)), None)
         return f"it is not an image (it looks like {looks})" if looks else f"it is none of {', '.join(FORMATS)}"
     return f"it is damaged ({error})"

@@ -31,6 +31,7 @@ FOLDER_SIZE = 224
 
 def train(
     data: str | Path | None = None,
+    /,
     recipe: str | Path | None = None,
     *,
     out: str | Path | None = None,
@@ -44,7 +45,7 @@ def train(
     `data`: a named set or a folder of images; "digits" where nothing is said.
     `recipe`: a name or a TOML file; the one that fits the data where nothing is said.
     `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on.
-    `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}`.
+    `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
     Raises the errors of `resnetkit.errors`.
     """
     reporter = Reporter(quiet=quiet)

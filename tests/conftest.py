@@ -1,0 +1,78 @@
+"""What tests share: small real images, a small trained run, and the command line in this process."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import resnetkit as rk
+from resnetkit.cli import main
+
+torch.set_num_threads(1)
+
+TINY = {"model": {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_width": 8}}
+"""Changes that make any CIFAR net small enough for a test."""
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+def draw(colour: str, number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A noisy picture in which one colour prevails: easy to learn, and no two are alike."""
+    noise = np.random.default_rng([number, *colour.encode()]).integers(-40, 40, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8))
+
+
+def fill(folder: Path, count: int, colours: tuple[str, ...] = tuple(COLOURS), first: int = 0) -> Path:
+    """`count` pictures of each colour, one folder a colour."""
+    for colour in colours:
+        (folder / colour).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            draw(colour, number).save(folder / colour / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with train/ and val/, three classes."""
+    fill(tmp_path / "photos" / "train", 8)
+    fill(tmp_path / "photos" / "val", 3, first=100)
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the digits, long enough to be better than chance by far."""
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    rk.train("digits", out=folder, quiet=True, epochs=4, optim={"ema": 0.0}, checkpoint={"keep": 10}, **TINY)
+    return folder
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process."""
+
+    def run(*words: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(int(left.value.code or 0), captured.out, captured.err)
+
+    return run

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import draw, fill
+from resnetkit.augment import Augment
+from resnetkit.data import Files, Images, load_data
+from resnetkit.device import choose
+from resnetkit.feed import Order, evaluation_batches, training_batches
+from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.recipe import AugmentRecipe
+
+CPU = choose("cpu", "fp32")
+PREPROCESS = Preprocess(16, IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 3), (7, 7), (5, 8), (100, 33), (1, 4)])
+def test_every_epoch_sees_every_sample_once(count: int, batch: int) -> None:
+    order = Order(count, batch, seed=0)
+    seen = [order.step(step) for step in range(3 * count)]
+    epochs = np.concatenate([epochs for epochs, _ in seen])
+    indices = np.concatenate([indices for _, indices in seen])
+    for epoch in range(3):
+        assert sorted(indices[epochs == epoch]) == list(range(count))
+    ends = [step for step in range(1, 3 * count) if order.ends_epoch(step)]
+    assert ends[:2] == [-(-count // order.batch_size), -(-2 * count // order.batch_size)]
+
+
+def test_a_step_does_not_depend_on_the_steps_before() -> None:
+    one, other = Order(50, 7, seed=3), Order(50, 7, seed=3)
+    for step in range(20):
+        one.step(step)
+    assert np.array_equal(one.step(13)[1], other.step(13)[1])
+
+
+def _augment(**settings: object) -> Augment:
+    return Augment(AugmentRecipe(**settings), PREPROCESS, num_classes=3, seed=0)
+
+
+def _collect(split, start: int = 0, stop: int = 9, workers: int = 0, **settings: object) -> list[torch.Tensor]:
+    unreadable: dict[str, str] = {}
+    order = Order(len(split), 4, seed=0)
+    batches = training_batches(
+        split, order, _augment(**settings), CPU, start=start, stop=stop, workers=workers, unreadable=unreadable
+    )
+    return [batch.images for batch in batches]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    fill(tmp_path, 4)
+    draw("red", 9, (70, 66)).save(tmp_path / "red" / "odd.png")
+    data = load_data(str(tmp_path), whole=True)
+    assert isinstance(data.test, Files)
+    return data.test
+
+
+SETTINGS = {"random_resized_crop": True, "flip": True, "pad_crop": 1, "trivial_augment": True, "mixup": 0.2}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_files_give_the_same_batches_for_any_number_of_workers_and_any_start(files: Files, workers: int) -> None:
+    whole = _collect(files, **SETTINGS)
+    resumed = _collect(files, start=5, workers=workers, **SETTINGS)
+    assert len(resumed) == 4
+    assert all(torch.equal(a, b) for a, b in zip(whole[5:], resumed, strict=True))
+
+
+def test_memory_gives_the_same_batches_from_any_start() -> None:
+    generator = torch.Generator().manual_seed(0)
+    split = Images(torch.randint(0, 256, (13, 3, 20, 18), dtype=torch.uint8, generator=generator), torch.arange(13) % 3)
+    whole = _collect(split, **SETTINGS)
+    assert all(torch.equal(a, b) for a, b in zip(whole[5:], _collect(split, start=5, **SETTINGS), strict=True))
+
+
+def test_a_file_that_vanishes_is_named_and_left_out(files: Files) -> None:
+    files.paths[3].unlink()
+    unreadable: dict[str, str] = {}
+    order = Order(len(files), 4, seed=0)
+    batches = training_batches(files, order, _augment(), CPU, start=0, stop=4, workers=0, unreadable=unreadable)
+    lengths = [(len(batch.images), len(batch.labels), len(batch.targets)) for batch in batches]
+    assert sum(length for length, _, _ in lengths) == 15
+    assert all(a == b == c for a, b, c in lengths)
+    assert unreadable == {str(files.paths[3]): "no such file"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_evaluation_sees_every_image_once_in_order(files: Files, batch_size: int) -> None:
+    unreadable: dict[str, str] = {}
+    batches = list(evaluation_batches(files, PREPROCESS, CPU, batch_size=batch_size, unreadable=unreadable))
+    assert torch.cat([labels for _, labels in batches]).tolist() == files.labels.tolist()
+    seen = torch.cat([images for images, _ in batches])
+    expected = PREPROCESS.normalise(torch.stack([PREPROCESS.read(path) for path in files.paths]))
+    assert torch.equal(seen, expected)

@@ -1,0 +1,196 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import resnetkit as rk
+from conftest import TINY
+from resnetkit.data import load_data
+from resnetkit.errors import CheckpointError, DataError, DivergedError, UsageError
+from resnetkit.feed import Order
+from resnetkit.preprocess import Preprocess
+from resnetkit.randomness import torch_seed
+
+
+def journal(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+
+
+def test_the_loop_matches_a_plain_pytorch_loop(tmp_path: Path) -> None:
+    """The oracle: nn.Module, SGD and a for loop in the words of PyTorch's own documentation."""
+    settings = {"lr": 0.05, "weight_decay": 1e-3, "schedule": "constant", "warmup": "0%", "label_smoothing": 0.1}
+    classifier = rk.train(
+        "digits",
+        out=tmp_path / "run",
+        quiet=True,
+        steps=12,
+        precision="fp32",
+        device="cpu",
+        data={"batch_size": 32},
+        augment={"pad_crop": 0},
+        optim={**settings, "ema": 0.0, "decay_all": True},
+        **TINY,
+    )
+    train = load_data("digits").train
+    with torch_seed(0, "parameters"):
+        net = rk.create_model("resnet20", **TINY["model"], in_channels=1, num_classes=10)
+    net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    preprocess = Preprocess(8, classifier.preprocess.mean, classifier.preprocess.std)
+    order = Order(len(train), 32, seed=0)
+    for step in range(12):
+        chosen = torch.from_numpy(order.step(step)[1])
+        loss = F.cross_entropy(
+            net(preprocess.normalise(train.pixels[chosen])), train.labels[chosen], label_smoothing=0.1
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for (key, theirs), ours in zip(net.state_dict().items(), classifier.network.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_digits_are_learnt_and_the_run_is_written(digits_run: Path) -> None:
+    assert {path.name for path in digits_run.iterdir()} == {"recipe.toml", "metrics.jsonl", "checkpoints", "model"}
+    rows = journal(digits_run)
+    assert [row["event"] for row in rows] == ["epoch"] * 4 + ["end"]
+    assert rows[0]["train_loss"] > rows[3]["train_loss"]
+    assert rows[-1]["split"] == "test"
+    assert rows[-1]["count"] == 359
+    assert rows[-1]["top1"] > 60
+    assert rk.load_recipe(digits_run / "recipe.toml").epochs == 4
+
+
+def test_the_weights_that_are_best_on_validation_are_kept(digits_run: Path) -> None:
+    rows = journal(digits_run)
+    best = max(rows[:-1], key=lambda row: (row["validation_top1"], -row["validation_loss"]))
+    assert rows[-1]["best_step"] == best["step"]
+    classifier = rk.load(digits_run)
+    from resnetkit.evaluation import score
+
+    again = score(classifier, load_data("digits").validation)
+    assert again["top1"] == best["validation_top1"]
+
+
+FANCY = {
+    "augment": {"flip": True, "pad_crop": 1, "random_erasing": 0.3, "mixup": 0.2, "cutmix": 1.0},
+    "optim": {"ema": 0.9, "clip": 1.0},
+    "checkpoint": {"keep": 10},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(optimizer: str, tmp_path: Path) -> None:
+    settings = {**FANCY, "optim": {**FANCY["optim"], "name": optimizer, "lr": 0.01}, "epochs": 3, **TINY}
+    whole = rk.train("digits", out=tmp_path / "whole", quiet=True, **settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    # What a run looks like that was killed in its second epoch: one checkpoint, and a journal that is further on.
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    for later in sorted((tmp_path / "stopped" / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(later)
+    resumed = rk.train("digits", out=tmp_path / "stopped", resume=True, quiet=True, **settings)
+    for (key, mine), theirs in zip(
+        resumed.network.state_dict().items(), whole.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs), key
+    assert without_times(journal(tmp_path / "stopped")) == without_times(journal(tmp_path / "whole"))
+
+
+def test_resuming_a_finished_run_changes_nothing(digits_run: Path) -> None:
+    before = {path: path.read_bytes() for path in digits_run.rglob("*") if path.is_file()}
+    again = rk.train(out=digits_run, resume=True, quiet=True)
+    assert again.metrics["top1"] == journal(digits_run)[-1]["top1"]
+    assert {path: path.read_bytes() for path in digits_run.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_can_be_made_longer(digits_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_run, tmp_path / "run")
+    longer = rk.train(out=tmp_path / "run", resume=True, quiet=True, epochs=5)
+    assert longer.metrics["steps"] > journal(digits_run)[-1]["steps"]
+    assert [row["event"] for row in journal(tmp_path / "run")][-2:] == ["epoch", "end"]
+
+
+def test_a_run_is_never_mixed_with_another(digits_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the output folder holds another run .*Try: --resume"):
+        rk.train("digits", out=digits_run, quiet=True)
+    with pytest.raises(UsageError, match="optim.lr has changed since the run began .*it was 0.1 and is now 0.3"):
+        rk.train(out=digits_run, resume=True, quiet=True, optim={"lr": 0.3})
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("x")
+    with pytest.raises(UsageError, match="the output folder holds other files"):
+        rk.train("digits", out=tmp_path / "letters", quiet=True)
+    with pytest.raises(UsageError, match="the run to go on with is not named"):
+        rk.train("digits", resume=True, quiet=True)
+
+
+def test_damaged_checkpoints_are_named_and_the_last_good_one_is_used(digits_run: Path, tmp_path: Path, capfd) -> None:
+    shutil.copytree(digits_run, tmp_path / "run")
+    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    (folders[-1] / "model.safetensors").write_bytes(b"rubbish")
+    rk.train(out=tmp_path / "run", resume=True)
+    said = capfd.readouterr().err
+    assert f"left out: the checkpoint is damaged in {folders[-1]}" in said
+    assert f"from {folders[-2]}" in said
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        (folder / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint can be used"):
+        rk.train(out=tmp_path / "run", resume=True, quiet=True)
+
+
+def test_other_images_are_refused_on_resume(photos: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "data": {"image_size": 16, "resize": 16}, **TINY}
+    settings["model"] = {"name": "resnet20", **TINY["model"]}
+    rk.train(photos, "scratch", out=tmp_path / "run", quiet=True, **settings)
+    next((photos / "train" / "red").iterdir()).unlink()
+    with pytest.raises(DataError, match="the checkpoint saw 24 and there are now 23"):
+        rk.train(out=tmp_path / "run", resume=True, quiet=True, epochs=2)
+
+
+def test_a_folder_is_learnt_and_bad_files_are_counted(photos: Path, tmp_path: Path, capfd) -> None:
+    (photos / "train" / "red" / "broken.png").write_bytes(b"no image")
+    classifier = rk.train(
+        photos,
+        "scratch",
+        out=tmp_path / "run",
+        epochs=12,
+        data={"image_size": 16, "resize": 20, "batch_size": 8},
+        model={"name": "resnet20", **TINY["model"]},
+    )
+    assert classifier.classes == ("blue", "green", "red")
+    assert classifier.metrics["top1"] == 100
+    assert classifier.metrics["split"] == "validation"
+    assert classifier.metrics["unreadable"] == 1
+    assert "broken.png: it is none of" in capfd.readouterr().err
+
+
+def test_a_loss_that_explodes_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="no longer finite by step .*Try: --optim.lr"):
+        rk.train("digits", out=tmp_path / "run", quiet=True, steps=40, optim={"lr": 1e18, "warmup": "0%"}, **TINY)
+
+
+def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    rk.train("digits", out=tmp_path / "run", quiet=True, steps=3, **FANCY, **TINY)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_seeds_decide_everything(tmp_path: Path) -> None:
+    def train(name: str, seed: int) -> torch.Tensor:
+        return rk.train("digits", out=tmp_path / name, quiet=True, steps=3, seed=seed, **TINY).network.fc.weight
+
+    assert torch.equal(train("a", 1), train("b", 1))
+    assert not torch.equal(train("c", 2), train("d", 3))
+
+
+@pytest.mark.slow
+def test_digits_recipe_keeps_its_promise(tmp_path: Path) -> None:
+    metrics = rk.train("digits", out=tmp_path / "run", quiet=True).metrics
+    assert metrics["top1"] >= 98.0
+    assert metrics["seconds"] <= 90
