@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from resnetkit import device
-from resnetkit.device import Compute
+from resnetkit.device import Compute, Precision, choose
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import VARIANTS, Arch, ResNet
 from resnetkit.preprocess import Preprocess
@@ -95,9 +94,7 @@ class Classifier:
         }
 
 
-def load_classifier(
-    folder: str | Path, *, device_name: str = "auto", precision: device.Precision = "auto"
-) -> Classifier:
+def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
     """Load a run folder or a model folder.
 
     Raises `UsageError` (exit code 2) where there is none, `CheckpointError` (exit code 4) where it is damaged.
@@ -127,7 +124,7 @@ def load_classifier(
             Preprocess(**settings),
             tuple(saved["classes"]),
             name if name in VARIANTS else "resnet",
-            device.choose(device_name, precision),
+            choose(device, precision),
             saved["recipe"],
             saved["metrics"],
             folder,

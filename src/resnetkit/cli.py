@@ -91,10 +91,7 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, KeyboardInterrupt):
-        print(
-            "interrupted. The run goes on from its last epoch with: the same command --resume --out DIR",
-            file=sys.stderr,
-        )
+        print("error: interrupted.", file=sys.stderr)
         return 130
     known = _known(error)
     if known is not None:

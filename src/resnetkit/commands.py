@@ -97,7 +97,7 @@ def evaluate_command(
     from resnetkit.classifier import load_classifier
     from resnetkit.evaluation import evaluate
 
-    classifier = load_classifier(model, device_name=device, precision=precision)
+    classifier = load_classifier(model, device=device, precision=precision)
     report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers)
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
@@ -143,7 +143,7 @@ def predict_command(
 
     if top < 1:
         raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
-    classifier = load_classifier(model, device_name=device, precision=precision)
+    classifier = load_classifier(model, device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []
     for row in predict_each(classifier, images, top=top, batch_size=batch_size):
@@ -179,13 +179,14 @@ def summary_command(
     from resnetkit.summary import summarise
 
     arch, size = _arch(name, changes)
-    summary = summarise(arch, image_size or size)
+    summary = summarise(arch, size if image_size is None else image_size)
     if json_output:
         _print_json({"model": name} | summary.to_dict())
         return
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("stage", "output (C, H, W)", title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}")
+    table = Table("stage", "output (C, H, W)", box=SIMPLE_HEAD, pad_edge=False, title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}")
     for heading in ("parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
     for stage in summary.stages:
@@ -264,7 +265,7 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
     if model not in VARIANTS and Path(model).exists():
         from resnetkit.classifier import load_classifier
 
-        classifier = load_classifier(model, device_name="cpu")
+        classifier = load_classifier(model, device="cpu")
         return classifier.network.arch, classifier.preprocess.size
     fields = changes.model_dump(exclude_unset=True, exclude={"name"}) if changes is not None else {}
     arch = get_arch(model, **fields)
@@ -290,10 +291,13 @@ def _console() -> Any:
 
 
 def _print_predictions(rows: list[Any]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("file", "most probable", "then")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("file", "most probable", "then"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         file = Text(row.file.encode(errors="backslashreplace").decode())
         if row.error is not None:

@@ -7,7 +7,7 @@ ResnetkitError          1   a fault of ours
 ├── DivergedError       5   the loss is no longer finite
 ├── MemoryLimitError    6   out of memory
 ├── StorageError        7   disk full, read-only, failing
-└── PartialError        9   finished, but some inputs failed, under --strict
+└── StoppedError      130   interrupted by the user
 """
 
 import difflib
@@ -101,7 +101,7 @@ class StorageError(ResnetkitError):
         )
 
 
-class PartialError(ResnetkitError):
-    """The work is finished, but some inputs failed and `--strict` was asked for."""
+class StoppedError(ResnetkitError):
+    """Interrupted by the user."""
 
-    exit_code = 9
+    exit_code = 130

@@ -50,7 +50,7 @@ def evaluate(
     name = str(data)
     settings = DataRecipe(name=name, allow_missing=True)
     trained_on = classifier.recipe.get("data", {})
-    own = name not in NAMED_SETS and Path(trained_on.get("name", "")).resolve() == Path(name).resolve()
+    own = name not in NAMED_SETS and "name" in trained_on and Path(trained_on["name"]).resolve() == Path(name).resolve()
     if own or name in NAMED_SETS:
         settings = settings.model_copy(update={"validation": trained_on.get("validation", settings.validation)})
     loaded = load_data(name, settings, data_root=data_root, whole=not own)

@@ -13,7 +13,7 @@ from resnetkit import checkpoint, device
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Images, describe_split, load_data, measure
-from resnetkit.errors import CheckpointError, DataError, DivergedError
+from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
 from resnetkit.evaluation import score
 from resnetkit.feed import Order, training_batches
 from resnetkit.log import Reporter
@@ -52,7 +52,15 @@ def train(
     run = open_run(data, recipe, out=out, resume=resume, changes=changes)
     for note in run.notes:
         reporter.line(note)
-    return _Trainer(run, load_data(run.recipe.data.name, run.recipe.data, data_root=data_root), reporter).train()
+    try:
+        return _Trainer(run, load_data(run.recipe.data.name, run.recipe.data, data_root=data_root), reporter).train()
+    except KeyboardInterrupt:
+        saved = any(run.checkpoints.glob("step-*"))
+        raise StoppedError(
+            "interrupted",
+            why=f"the last finished epoch is saved in {run.folder}" if saved else "no epoch was finished",
+            remedy=f"resnetkit train --resume --out {run.folder}" if saved else None,
+        ) from None
 
 
 class _Trainer:

@@ -1,0 +1,91 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import resnetkit as rk
+from resnetkit.classifier import Classifier
+from resnetkit.device import choose
+from resnetkit.errors import CheckpointError, UsageError
+from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+
+def test_what_is_saved_gives_the_same_logits(digits_run: Path, tmp_path: Path) -> None:
+    one = rk.load(digits_run)
+    other = rk.load(one.save(tmp_path / "copy"))
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.equal(one.logits(images), other.logits(images))
+    assert (other.classes, other.preprocess, other.recipe, other.metrics) == (
+        one.classes,
+        one.preprocess,
+        one.recipe,
+        one.metrics,
+    )
+    assert other.network.arch == one.network.arch
+    assert not other.network.training
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_timm_opens_the_folder_with_equal_logits(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    preprocess = Preprocess(96, IMAGENET_MEAN, IMAGENET_STD, resize=110, interpolation="bicubic")
+    ours = Classifier(rk.create_model(name, num_classes=3), preprocess, ("a", "b", "c"), name, choose("cpu", "fp32"))
+    ours.save(tmp_path / "model")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    images = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.logits(images), theirs(images), rtol=1e-5, atol=1e-5)
+    assert theirs.pretrained_cfg["mean"] == list(IMAGENET_MEAN)
+    assert theirs.pretrained_cfg["label_names"] == ["a", "b", "c"]
+
+
+def test_timm_takes_grey_networks_too(tmp_path: Path) -> None:
+    preprocess = Preprocess(64, (0.5,), (0.25,))
+    network = rk.create_model("resnet18", num_classes=2, in_channels=1)
+    ours = Classifier(network, preprocess, ("no", "yes"), "resnet18", choose("cpu", "fp32"))
+    ours.save(tmp_path / "model")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    images = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.logits(images), theirs(images), rtol=1e-5, atol=1e-5)
+
+
+def _flip(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-9] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def _other_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["resnetkit"]["arch"]["widths"] = [8, 32]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("harm", [_flip, _no_weights, _no_json, _other_shape])
+def test_a_damaged_model_is_refused(harm, digits_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_run / "model", tmp_path / "model")
+    harm(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=f"the model is damaged in {tmp_path}"):
+        rk.load(tmp_path / "model")
+
+
+def test_what_is_no_model_is_refused(digits_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no model in /no/where: no such folder"):
+        rk.load("/no/where")
+    with pytest.raises(UsageError, match="there is no config.json in it"):
+        rk.load(tmp_path)
+    shutil.copytree(digits_run / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(UsageError, match="its training is not finished. Try: resnetkit train --resume"):
+        rk.load(tmp_path)
