@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from resnetkit.device import choose, describe_machine
+from resnetkit.device import Precision, choose, describe_machine
 from resnetkit.model import create_model
 from resnetkit.optim import create_optimizer
 from resnetkit.recipe import OptimRecipe
@@ -37,7 +37,9 @@ def plain_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: s
     return step
 
 
-def our_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: str, precision: str) -> Callable[[], None]:
+def our_loop(
+    model: str, images: torch.Tensor, labels: torch.Tensor, device: str, precision: Precision
+) -> Callable[[], None]:
     """What `training.py` does in a step."""
     compute = choose(device, precision)
     torch.manual_seed(0)

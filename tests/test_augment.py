@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import draw
 from resnetkit.augment import Augment
 from resnetkit.preprocess import Preprocess, to_tensor
 from resnetkit.randomness import uniform
 from resnetkit.recipe import AugmentRecipe
-
-from conftest import draw
 
 RGB = Preprocess(12, (0.2, 0.4, 0.6), (0.25, 0.25, 0.25))
 

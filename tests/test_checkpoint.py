@@ -76,7 +76,7 @@ def test_every_flipped_bit_is_seen(tmp_path: Path) -> None:
 
 def test_no_good_checkpoint_is_an_error_and_never_a_fresh_start(tmp_path: Path) -> None:
     _flip(save(tmp_path, 1) / "model.safetensors")
-    with pytest.raises(CheckpointError, match="no checkpoint can be used.*its SHA-256 is another.*Try: start anew"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be used.*its SHA-256 is another.*Try: start anew"):
         checkpoint.newest(tmp_path)
     assert checkpoint.newest(tmp_path / "nothing") == (None, [])
 
@@ -107,7 +107,7 @@ def test_a_full_disk_loses_nothing(failing: int, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(checkpoint, "write_file", full)
     if failing < 4:
-        with pytest.raises(StorageError, match="cannot save the checkpoint in .*step-00000002: no space left"):
+        with pytest.raises(StorageError, match=r"cannot save the checkpoint in .*step-00000002: no space left"):
             save(tmp_path, 2)
         assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     else:

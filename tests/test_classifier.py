@@ -84,8 +84,8 @@ def test_a_damaged_model_is_refused(harm, digits_run: Path, tmp_path: Path) -> N
 def test_what_is_no_model_is_refused(digits_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no model in /no/where: no such folder"):
         rk.load("/no/where")
-    with pytest.raises(UsageError, match="there is no config.json in it"):
+    with pytest.raises(UsageError, match=r"there is no config.json in it"):
         rk.load(tmp_path)
     shutil.copytree(digits_run / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(UsageError, match="its training is not finished. Try: resnetkit train --resume"):
+    with pytest.raises(UsageError, match=r"its training is not finished. Try: resnetkit train --resume"):
         rk.load(tmp_path)

@@ -17,7 +17,7 @@ def test_auto_takes_bf16_only_where_it_is_native() -> None:
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match="device 'cuda:77' is not on this machine.*Try: --device auto"):
+    with pytest.raises(UsageError, match=r"device 'cuda:77' is not on this machine.*Try: --device auto"):
         choose("cuda:77")
     with pytest.raises(UsageError, match="device 'abacus' is not on this machine"):
         choose("abacus")

@@ -75,7 +75,7 @@ def test_unknown_classes_are_refused(colours, tmp_path: Path) -> None:
     _, classifier = colours
     fill(tmp_path, 2, ("red",))
     (tmp_path / "red").rename(tmp_path / "crimson")
-    with pytest.raises(DataError, match="does not know crimson .*its classes are blue, green, red"):
+    with pytest.raises(DataError, match=r"does not know crimson .*its classes are blue, green, red"):
         rk.evaluate(classifier, tmp_path)
     with pytest.raises(DataError, match="digits has 1 channels and the classifier takes 3"):
         rk.evaluate(classifier, "digits")

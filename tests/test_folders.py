@@ -144,7 +144,7 @@ def test_a_missing_class_can_be_accepted(tmp_path: Path) -> None:
 
 
 def test_unknown_names_and_missing_folders() -> None:
-    with pytest.raises(UsageError, match="unknown data set 'digit'. Try: digits"):
+    with pytest.raises(UsageError, match=r"unknown data set 'digit'. Try: digits"):
         load_data("digit")
     with pytest.raises(DataError, match="cannot read the images in /no/where: no such folder"):
         load_data("/no/where")

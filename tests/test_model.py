@@ -189,9 +189,9 @@ def test_reset_head_changes_the_classes_and_nothing_else() -> None:
 
 
 def test_unknown_names_get_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown model 'resnet19'.*resnet1"):
+    with pytest.raises(UsageError, match=r"unknown model 'resnet19'.*resnet1"):
         create_model("resnet19")
-    with pytest.raises(UsageError, match="unknown field of a network 'shortcuts'. Try: shortcut"):
+    with pytest.raises(UsageError, match=r"unknown field of a network 'shortcuts'. Try: shortcut"):
         create_model("resnet18", shortcuts="A")
     with pytest.raises(UsageError, match="stem = 'imagnet' cannot be"):
         create_model("resnet18", stem="imagnet")

@@ -137,7 +137,7 @@ def test_a_truncated_image_is_refused_at_every_length(tmp_path: Path) -> None:
     content = (tmp_path / "whole.jpg").read_bytes()
     for end in range(1, len(content) - 16, max(1, len(content) // 40)):
         (tmp_path / "cut.jpg").write_bytes(content[:end])
-        with pytest.raises(DataError, match="cut.jpg"):
+        with pytest.raises(DataError, match=r"cut.jpg"):
             read_image(tmp_path / "cut.jpg")
 
 

@@ -73,9 +73,9 @@ def test_a_bad_recipe_is_refused_by_name(text: str, message: str, tmp_path: Path
 
 
 def test_unknown_recipes_and_missing_files() -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'digitz'. Try: digits"):
+    with pytest.raises(UsageError, match=r"unknown recipe 'digitz'. Try: digits"):
         load_recipe("digitz")
-    with pytest.raises(UsageError, match="cannot read the recipe in nowhere.toml: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read the recipe in nowhere.toml: No such file"):
         load_recipe("nowhere.toml")
 
 

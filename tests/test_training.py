@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -118,9 +119,9 @@ def test_a_finished_run_can_be_made_longer(digits_run: Path, tmp_path: Path) -> 
 
 
 def test_a_run_is_never_mixed_with_another(digits_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the output folder holds another run .*Try: --resume"):
+    with pytest.raises(UsageError, match=r"the output folder holds another run .*Try: --resume"):
         rk.train("digits", out=digits_run, quiet=True)
-    with pytest.raises(UsageError, match="optim.lr has changed since the run began .*it was 0.1 and is now 0.3"):
+    with pytest.raises(UsageError, match=r"optim.lr has changed since the run began .*it was 0.1 and is now 0.3"):
         rk.train(out=digits_run, resume=True, quiet=True, optim={"lr": 0.3})
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("x")
@@ -171,7 +172,7 @@ def test_a_folder_is_learnt_and_bad_files_are_counted(photos: Path, tmp_path: Pa
 
 
 def test_a_loss_that_explodes_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="no longer finite by step .*Try: --optim.lr"):
+    with pytest.raises(DivergedError, match=r"no longer finite by step .*Try: --optim.lr"):
         rk.train("digits", out=tmp_path / "run", quiet=True, steps=40, optim={"lr": 1e18, "warmup": "0%"}, **TINY)
 
 
@@ -194,3 +195,12 @@ def test_digits_recipe_keeps_its_promise(tmp_path: Path) -> None:
     metrics = rk.train("digits", out=tmp_path / "run", quiet=True).metrics
     assert metrics["top1"] >= 98.0
     assert metrics["seconds"] <= 90
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("RESNETKIT_TEST_DATA" not in os.environ, reason="needs Fashion-MNIST under RESNETKIT_TEST_DATA")
+def test_fashion_mnist_recipe_beats_the_tutorials_figure(tmp_path: Path) -> None:
+    root = os.environ["RESNETKIT_TEST_DATA"]
+    metrics = rk.train("fashion-mnist", out=tmp_path / "run", quiet=True, data_root=root).metrics
+    assert metrics["top1"] >= 92.6
+    assert metrics["count"] == 10_000

@@ -186,7 +186,13 @@ def summary_command(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("stage", "output (C, H, W)", box=SIMPLE_HEAD, pad_edge=False, title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}")
+    table = Table(
+        "stage",
+        "output (C, H, W)",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}",
+    )
     for heading in ("parameters", "multiply-adds"):
         table.add_column(heading, justify="right")
     for stage in summary.stages:
