@@ -112,16 +112,26 @@ def _png_header(width: int, height: int) -> bytes:
     return bytes(content)
 
 
+def _saved(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    draw("red", 0).save(buffer, kind)
+    return buffer.getvalue()
+
+
 BROKEN = {
     "empty.jpg": (b"", "the file is empty"),
     "page.jpg": (b"<!DOCTYPE html><html></html>", "it looks like HTML"),
     "text.png": (b"hello", "it is none of JPEG"),
     "vector.png": (b"%!PS-Adobe-3.0 EPSF-3.0", "it looks like PostScript"),
     "bomb.png": (_png_header(60_000, 60_000), "60000 x 60000 pixels are more than|more than 89,478,485 pixels"),
-    "large.png": (_png_header(10_000, 10_000), "10000 x 10000 pixels are more than|more than 89,478,485 pixels"),
+    "large.png": (_png_header(10_000, 10_000), "10000 x 10000 pixels are more than 89,478,485"),
 }
 
 
+BROKEN["icon.png"] = (_saved("ICO"), "it is none of JPEG")  # Pillow could read it, but nobody asked for it
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("read", [read_image, check_header])
 def test_what_is_no_image_is_refused_by_name(name: str, read, tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ class ModelRecipe(_Section):
     residual: bool | None = None
     shortcut: Literal["A", "B", "C"] | None = None
     stride_on: Literal["3x3", "1x1"] | None = None
+    preactivation: bool | None = None
+    groups: int | None = Field(None, ge=1)
+    group_width: int | None = Field(None, ge=1)
+    zero_init_residual: bool | None = None
+    drop_path: float | None = Field(None, ge=0, lt=1)
     conv_bias: bool | None = None
     projection_norm: bool | None = None
     init: Literal["he", "torch"] | None = None
@@ -123,6 +128,7 @@ class Recipe(_Section):
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
+    recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     model: ModelRecipe = ModelRecipe()

@@ -21,7 +21,7 @@ from resnetkit.log import Journal
 from resnetkit.recipe import LENGTHS, Recipe, load_recipe
 from resnetkit.storage import replace_file
 
-MAY_CHANGE = frozenset((*LENGTHS, "device", "checkpoint", "data.workers", "expect"))
+MAY_CHANGE = frozenset((*LENGTHS, "device", "recompute", "checkpoint", "data.workers", "expect"))
 """Keys and sections of a recipe that may differ when a run goes on."""
 
 

@@ -65,7 +65,11 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) < 1:
-        raise UsageError(f"images of {width} x {height} px cannot be", remedy="--image-size 224")
+        raise UsageError(
+            f"images of {width} x {height} px cannot be",
+            why="the smallest that works is 1 x 1",
+            remedy="--image-size 224",
+        )
     network = ResNet(arch).eval()
     counts: dict[str, int] = {}
     stage_of = {module: name for name in network.stage_names for module in network.get_submodule(name).modules()}

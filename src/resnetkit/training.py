@@ -76,6 +76,7 @@ class _Trainer:
         self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
         self.total_steps = recipe.total_steps(len(self.split))
         self.network = self.compute.network(_create_network(recipe, data))
+        self.network.recompute = recipe.recompute
         self.optimizer = create_optimizer(self.network, recipe.optim)
         self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
         self.average = average_of(self.network, recipe.optim.ema) if recipe.optim.ema else None
@@ -119,11 +120,16 @@ class _Trainer:
         )
         self._began, epoch_began = time.monotonic(), time.monotonic()
         tally = Tally(len(self.data.classes), self.compute.device)
-        with self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress:
+        with (
+            torch.random.fork_rng(enabled=bool(self.network.arch.drop_path)),
+            self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress,
+        ):
             self.network.train()
             for batch in batches:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.schedule(self.step)
+                if self.network.arch.drop_path:
+                    torch.manual_seed(key(recipe.seed, "network", self.step))
                 with self.compute.autocast():
                     logits = self.network(batch.images)
                     loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)

@@ -1,0 +1,180 @@
+"""What networks are, in numbers: `Arch`, and the table `VARIANTS` of every network that has a name.
+
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (arXiv 1512.03385), called "the paper"; and Identity
+Mappings in Deep Residual Networks (arXiv 1603.05027), "the second paper".
+"""
+
+import fnmatch
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from resnetkit.errors import UsageError
+
+BlockKind = Literal["basic", "bottleneck"]
+EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
+"""Channels that a block puts out for each channel of its stage's width."""
+CONVOLUTIONS: dict[BlockKind, int] = {"basic": 2, "bottleneck": 3}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """What a network is, in numbers. Two networks differ where their `Arch` differs, and nowhere else."""
+
+    depths: tuple[int, ...]
+    """Blocks in each stage."""
+    block: BlockKind = "basic"
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end (paper, Figure 5)."""
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of a stage; a bottleneck puts out four times as many."""
+    strides: tuple[int, ...] = (1, 2, 2, 2)
+    """Stride of the first block of each stage."""
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    """7x7 stride 2 and max pooling (Table 1), or one 3x3 at full resolution (section 4.2)."""
+    stem_width: int = 64
+    """Channels after the stem."""
+    residual: bool = True
+    """False takes the shortcuts away and changes nothing else: the paper's plain network."""
+    preactivation: bool = False
+    """BatchNorm and ReLU before each convolution instead of behind it (second paper, Figure 4e)."""
+    shortcut: Literal["A", "B", "C"] = "B"
+    """Where the shape changes: A identity padded with zero channels, B projection; C projects everywhere."""
+    stride_on: Literal["3x3", "1x1"] = "3x3"
+    """Where a bottleneck strides: on the 3x3 (v1.5, as torchvision) or on the first 1x1 (v1, as the paper)."""
+    groups: int = 1
+    """Groups of a bottleneck's 3x3 convolution: ResNeXt's cardinality (arXiv 1611.05431)."""
+    group_width: int = 64
+    """Channels of each group, for a stage of width 64; 128 in a single group makes a wide net (arXiv 1605.07146)."""
+    conv_bias: bool = False
+    """Biases in the convolutions of the stem and the blocks (redundant before BatchNorm)."""
+    projection_norm: bool = True
+    """BatchNorm behind a projection shortcut."""
+    init: Literal["he", "torch"] = "he"
+    """He initialisation of the convolutions (fan out), or what PyTorch's layers start with."""
+    zero_init_residual: bool = False
+    """Start every block as the identity: its last BatchNorm begins with weight zero (arXiv 1706.02677)."""
+    drop_path: float = 0.0
+    """Stochastic depth (arXiv 1603.09382): probability of leaving out the last block; earlier ones in proportion."""
+    in_channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
+            raise UsageError(
+                "the network's stages do not fit together",
+                why=f"depths {self.depths}, widths {self.widths} and strides {self.strides} differ in length",
+                remedy="give one depth, one width and one stride for each stage",
+            )
+        counts = (self.stem_width, self.groups, self.group_width, self.in_channels, self.num_classes)
+        if min(*self.depths, *self.widths, *self.strides, *counts) < 1:
+            raise UsageError("the network cannot be built", why="a depth, width, stride or count is below 1")
+        if not 0 <= self.drop_path < 1:
+            raise UsageError(f"drop_path = {self.drop_path} cannot be", why="it is a probability below 1")
+        if self.block == "basic" and (self.groups, self.group_width) != (1, 64):
+            raise UsageError("groups need a bottleneck", remedy='block="bottleneck"')
+        if self.preactivation and self.zero_init_residual:
+            raise UsageError(
+                "zero_init_residual cannot be with preactivation", why="no BatchNorm stands at the end of a block"
+            )
+        narrows = any(
+            after < before for before, after in zip((self.stem_width, *self.out_widths), self.out_widths, strict=False)
+        )
+        if self.residual and self.shortcut == "A" and narrows:
+            raise UsageError(
+                "shortcut A cannot be built",
+                why="a padded identity can only widen, and a stage here is narrower than the one before it",
+                remedy='shortcut="B"',
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, also after a way through JSON, where tuples became lists.
+
+        Raises `UsageError` (exit code 2) for an unknown field or a value that it cannot have.
+        """
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise UsageError.unknown("field of a network", key, known)
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = first["loc"][0] if first["loc"] else "a field"
+            raise UsageError(f"{name} = {first['input']!r} cannot be", why=first["msg"]) from error
+
+    @property
+    def out_widths(self) -> tuple[int, ...]:
+        """Channels that leave each stage."""
+        return tuple(width * EXPANSION[self.block] for width in self.widths)
+
+    @property
+    def layers(self) -> int:
+        """Weighted layers on the longest path, as the paper counts them: stem, blocks, classifier."""
+        return sum(self.depths) * CONVOLUTIONS[self.block] + 2
+
+
+def _imagenet(block: BlockKind, *depths: int, **changes: Any) -> Arch:
+    return Arch(depths=depths, block=block, **changes)
+
+
+def _cifar(blocks_per_stage: int, **changes: Any) -> Arch:
+    """Section 4.2: 6n+2 layers, widths 16, 32, 64, shortcut A."""
+    settings: dict[str, Any] = {"shortcut": "A", "stem": "cifar", "stem_width": 16, "num_classes": 10} | changes
+    return Arch(depths=(blocks_per_stage,) * 3, widths=(16, 32, 64), strides=(1, 2, 2), **settings)
+
+
+def _preact_bottleneck(blocks_per_stage: int) -> Arch:
+    """Second paper, section 4: 9n+2 layers; where the shape changes, a bare projection of the activated input."""
+    return _cifar(blocks_per_stage, block="bottleneck", preactivation=True, shortcut="B", projection_norm=False)
+
+
+VARIANTS: dict[str, Arch] = {
+    "resnet18": _imagenet("basic", 2, 2, 2, 2),
+    "resnet34": _imagenet("basic", 3, 4, 6, 3),
+    "resnet50": _imagenet("bottleneck", 3, 4, 6, 3),
+    "resnet101": _imagenet("bottleneck", 3, 4, 23, 3),
+    "resnet152": _imagenet("bottleneck", 3, 8, 36, 3),
+    "wide_resnet50_2": _imagenet("bottleneck", 3, 4, 6, 3, group_width=128),
+    "wide_resnet101_2": _imagenet("bottleneck", 3, 4, 23, 3, group_width=128),
+    "resnext50_32x4d": _imagenet("bottleneck", 3, 4, 6, 3, groups=32, group_width=4),
+    "resnext101_32x8d": _imagenet("bottleneck", 3, 4, 23, 3, groups=32, group_width=8),
+    "resnext101_64x4d": _imagenet("bottleneck", 3, 4, 23, 3, groups=64, group_width=4),
+    "plain18": _imagenet("basic", 2, 2, 2, 2, residual=False),
+    "plain34": _imagenet("basic", 3, 4, 6, 3, residual=False),
+    "resnet20": _cifar(3),
+    "resnet32": _cifar(5),
+    "resnet44": _cifar(7),
+    "resnet56": _cifar(9),
+    "resnet110": _cifar(18),
+    "resnet1202": _cifar(200),
+    "plain20": _cifar(3, residual=False),
+    "plain32": _cifar(5, residual=False),
+    "plain44": _cifar(7, residual=False),
+    "plain56": _cifar(9, residual=False),
+    "plain110": _cifar(18, residual=False),
+    "preact_resnet110": _cifar(18, preactivation=True),
+    "preact_resnet164": _preact_bottleneck(18),
+    "preact_resnet1001": _preact_bottleneck(111),
+    "d2l_resnet18": _imagenet(
+        "basic", 2, 2, 2, 2, conv_bias=True, projection_norm=False, init="torch", in_channels=1, num_classes=10
+    ),
+    "tutorial_resnet34": _imagenet("basic", 3, 4, 6, 3, widths=(128, 256, 512, 512), init="torch"),
+}
+"""Every named network. A variant is one line here and one line in tests/golden/variants.json."""
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the networks that match a shell pattern such as `resnet*`, in the table's order."""
+    return [name for name in VARIANTS if fnmatch.fnmatch(name, pattern)]
+
+
+def get_arch(name: str, **changes: Any) -> Arch:
+    """The `Arch` of a named network with fields changed by name.
+
+    Raises `UsageError` (exit code 2) for an unknown name or field, with the nearest known one.
+    """
+    if name not in VARIANTS:
+        raise UsageError.unknown("model", name, VARIANTS, remedy="resnetkit list models")
+    return Arch.from_dict(asdict(VARIANTS[name]) | changes)
