@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetkit.classifier import Classifier as Classifier
-    from resnetkit.classifier import load_classifier as load  # noqa: F401
     from resnetkit.evaluation import evaluate as evaluate
+    from resnetkit.hub import push as push
     from resnetkit.model import Arch as Arch
     from resnetkit.model import ResNet as ResNet
-    from resnetkit.model import create_model as create_model
     from resnetkit.model import list_models as list_models
     from resnetkit.prediction import predict as predict
     from resnetkit.preprocess import Preprocess as Preprocess
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from resnetkit.recipe import load_recipe as load_recipe
     from resnetkit.summary import summarise as summarise
     from resnetkit.training import train as train
+    from resnetkit.weights import create_model as create_model
+    from resnetkit.weights import load as load
 
 __version__ = "0.1.0"
 
@@ -26,12 +27,13 @@ _HOME = {
     "Preprocess": "preprocess",
     "Recipe": "recipe",
     "ResNet": "model",
-    "create_model": "model",
+    "create_model": "weights",
     "evaluate": "evaluation",
     "list_models": "model",
-    "load": "classifier:load_classifier",
+    "load": "weights",
     "load_recipe": "recipe",
     "predict": "prediction",
+    "push": "hub",
     "summarise": "summary",
     "train": "training",
 }
@@ -42,8 +44,7 @@ __all__ = [*sorted(_HOME)]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'resnetkit' has no attribute {name!r}")
-    module, _, original = _HOME[name].partition(":")
-    return getattr(import_module(f"resnetkit.{module}"), original or name)
+    return getattr(import_module(f"resnetkit.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

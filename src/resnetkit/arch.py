@@ -110,6 +110,17 @@ class Arch:
         return tuple(width * EXPANSION[self.block] for width in self.widths)
 
     @property
+    def source(self) -> str:
+        """Where the network is from, in a word or two."""
+        if self.init == "torch":
+            return "tutorial"
+        if self.preactivation:
+            return "He 2016"
+        if self.groups > 1:
+            return "Xie 2017"
+        return "Zagoruyko 2016" if self.group_width != 64 else "He 2015"
+
+    @property
     def layers(self) -> int:
         """Weighted layers on the longest path, as the paper counts them: stem, blocks, classifier."""
         return sum(self.depths) * CONVOLUTIONS[self.block] + 2

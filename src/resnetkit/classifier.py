@@ -37,6 +37,8 @@ class Classifier:
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     """Where it was saved or loaded."""
+    named: bool = True
+    """False where nobody has said what the classes are called, and they are numbered."""
 
     def __post_init__(self) -> None:
         self.network = self.compute.network(self.network).eval()
@@ -51,14 +53,15 @@ class Classifier:
         """uint8 pixels as `preprocess` gives them, (N, C, size, size), to probabilities (N, classes)."""
         return self.logits(self.preprocess.normalise(self.compute.tensor(pixels))).softmax(1)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the artefact. Raises `StorageError` (exit code 7)."""
+    def save(self, folder: str | Path, *, remember: bool = True) -> Path:
+        """Write the artefact, and `remember` where. Raises `StorageError` (exit code 7)."""
         folder = Path(folder)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         replace_file(folder / WEIGHTS, weights)
         replace_file(folder / CONFIG, json.dumps(self._config(sha256(weights)), indent=2, ensure_ascii=False).encode())
-        self.folder = folder
+        if remember:
+            self.folder = folder
         return folder
 
     def _config(self, digest: str) -> dict[str, Any]:
@@ -92,6 +95,14 @@ class Classifier:
                 "sha256": digest,
             },
         }
+
+
+def holds_classifier(folder: Path) -> bool:
+    """Whether a folder is one that `Classifier.save` or a finished run has written."""
+    for config in (folder / "model" / CONFIG, folder / CONFIG):
+        if config.is_file():
+            return b'"resnetkit"' in config.read_bytes()
+    return False
 
 
 def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:

@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a command's module, and torch with it, is loaded when the command runs.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ COMMANDS = {
     resnetkit train                       the embedded digits: a minute, no download
     resnetkit train fashion-mnist         a named set, with the recipe of its name
     resnetkit train photos/               one folder a class, or train/ and val/ of them
+    resnetkit train photos/ --weights resnet18.imagenet1k_v1
     resnetkit train --resume --out DIR    go on with a run
 
     The best weights are chosen on a validation split; the test split is scored once, at the end.
@@ -40,6 +42,8 @@ COMMANDS = {
 
     resnetkit evaluate runs/NAME fashion-mnist
     resnetkit evaluate runs/NAME photos/test
+    resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
+      --std 0.229,0.224,0.225 --size 32
 
     Of a set it scores the test split; of a folder test/, or else val/; of a folder of class folders, all images.
     """,
@@ -47,6 +51,7 @@ COMMANDS = {
 
     resnetkit predict runs/NAME cat.jpg photos/
     resnetkit predict runs/NAME photos/ --json > answers.jsonl
+    resnetkit predict resnet50.imagenet1k_v2 cat.jpg
 
     One answer for every file, also for a file that cannot be read.
     """,
@@ -57,9 +62,10 @@ COMMANDS = {
     resnetkit summary resnet34 --model.shortcut A
     resnetkit summary runs/NAME
     """,
-    "list": """List models, recipes or data sets.
+    "list": """List models, recipes, weights or data sets.
 
-    resnetkit list models
+    resnetkit list models     networks: size, work, where they are from, which weights there are
+    resnetkit list weights    published weights, and which of them are on this machine
     """,
 }
 """What stands in the list of commands (the first line) and in each command's own help."""
@@ -73,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    _say_notes()
     try:
         code = app(words, exit_on_error=False, print_error=False)
     except BaseException as error:
@@ -80,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_notes() -> None:
+    """Let what the library notes on its way reach people, once, on stderr."""
+    notes = logging.getLogger("resnetkit")
+    notes.setLevel(logging.INFO)
+    notes.propagate = False
+    notes.handlers = [logging.StreamHandler(sys.stderr)]
 
 
 def _report(error: BaseException) -> int:

@@ -12,6 +12,7 @@ from resnetkit.recipe import ModelRecipe, Recipe
 if TYPE_CHECKING:
     from resnetkit.model import Arch
 
+FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
 Changes = Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS)]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -19,6 +20,7 @@ Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto take
 DataRoot = Annotated[Path | None, Parameter(help="Where named sets lie; nothing is downloaded there.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")]
 Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]
+Model = Annotated[str, Parameter(name="MODEL", help="A run's folder, a model's, a file, a hub id, a name.")]
 Workers = Annotated[int | None, Parameter(help="Processes that decode files.")]
 
 
@@ -27,6 +29,7 @@ def train_command(
     *,
     recipe: str | None = None,
     model: str | None = None,
+    weights: str | None = None,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     data_root: DataRoot = None,
@@ -44,6 +47,8 @@ def train_command(
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model
         A name from `resnetkit list models`; short for --model.name.
+    weights
+        Start from these instead of from nothing: a name from `resnetkit list weights`, a file, a folder, a hub id.
     out
         Folder of the run. Without it: runs/DATA-TIME.
     resume
@@ -52,6 +57,12 @@ def train_command(
     from resnetkit.training import train
 
     settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
+    if weights is not None:
+        from resnetkit.pretrained import WEIGHTS
+
+        settings["model"] = {**settings.get("model", {}), "weights": weights}
+        if model is None and weights in WEIGHTS:
+            model = WEIGHTS[weights].model
     if model is not None:
         settings["model"] = {**settings.get("model", {}), "name": model}
     classifier = train(data, recipe, out=out, resume=resume, data_root=data_root, **settings)
@@ -72,9 +83,15 @@ def train_command(
 
 
 def evaluate_command(
-    model: Path,
-    data: str,
+    source: Model,
+    data: Annotated[str, Parameter(name="DATA")],
+    /,
     *,
+    model: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    mean: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    std: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    size: Annotated[int | None, Parameter(group=FOREIGN)] = None,
+    classes: Annotated[Path | None, Parameter(group=FOREIGN)] = None,
     data_root: DataRoot = None,
     batch_size: int = 256,
     workers: Workers = None,
@@ -87,23 +104,32 @@ def evaluate_command(
 
     Parameters
     ----------
-    model
-        A run's folder, or a model's.
     data
         A named set, or a folder of images whose classes the model knows.
+    model
+        The network, a name from `resnetkit list models`, where it cannot be told from the weights.
+    mean
+        Of each channel in 0-1, as R,G,B.
+    std
+        Of each channel in 0-1, as R,G,B.
+    size
+        Side in pixels of what the network sees.
+    classes
+        A text file of class names, one a line, in the order of the head.
     batch_size
         Images at a time. It changes the speed only.
     """
-    from resnetkit.classifier import load_classifier
     from resnetkit.evaluation import evaluate
+    from resnetkit.weights import load
 
-    classifier = load_classifier(model, device=device, precision=precision)
+    told = _told(model, mean, std, size, classes)
+    classifier = load(source, **told, device=device, precision=precision)
     report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers)
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
         print(f"left out: {file}: {why}", file=sys.stderr)
     if json_output:
-        _print_json({"model": str(model), "compute": classifier.compute.describe()} | report)
+        _print_json({"model": source, "compute": classifier.compute.describe()} | report)
     else:
         print(
             f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
@@ -115,10 +141,15 @@ def evaluate_command(
 
 
 def predict_command(
-    model: Path,
-    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    source: Model,
+    images: Annotated[list[Path], Parameter(name="IMAGES", consume_multiple=True)],
     /,
     *,
+    model: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    mean: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    std: Annotated[str | None, Parameter(group=FOREIGN)] = None,
+    size: Annotated[int | None, Parameter(group=FOREIGN)] = None,
+    classes: Annotated[Path | None, Parameter(group=FOREIGN)] = None,
     top: int = 3,
     batch_size: int = 32,
     device: Device = "auto",
@@ -130,20 +161,29 @@ def predict_command(
 
     Parameters
     ----------
-    model
-        A run's folder, or a model's.
     images
         Files, or folders of files.
+    model
+        The network, a name from `resnetkit list models`, where it cannot be told from the weights.
+    mean
+        Of each channel in 0-1, as R,G,B.
+    std
+        Of each channel in 0-1, as R,G,B.
+    size
+        Side in pixels of what the network sees.
+    classes
+        A text file of class names, one a line, in the order of the head.
     top
         How many classes to name.
     """
-    from resnetkit.classifier import load_classifier
     from resnetkit.errors import UsageError
     from resnetkit.prediction import Prediction, predict_each
+    from resnetkit.weights import load
 
     if top < 1:
         raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
-    classifier = load_classifier(model, device=device, precision=precision)
+    told = _told(model, mean, std, size, classes)
+    classifier = load(source, **told, device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []
     for row in predict_each(classifier, images, top=top, batch_size=batch_size):
@@ -202,47 +242,70 @@ def summary_command(
     _console().print(table)
 
 
-def list_command(kind: Literal["models", "recipes", "data"], *, json_output: Json = False) -> None:
-    """List models, recipes or data sets.
+def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_output: Json = False) -> None:
+    """List models, recipes, weights or data sets.
 
     Parameters
     ----------
     kind
         What to list.
     """
-    rows = {"models": _model_rows, "recipes": _recipe_rows, "data": _data_rows}[kind]()
+    rows = {"models": _model_rows, "recipes": _recipe_rows, "weights": _weights_rows, "data": _data_rows}[kind]()
     if json_output:
         _print_json({kind: rows})
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, value in rows[0].items():
+        number = isinstance(value, int | float)
         table.add_column(
-            heading,
-            justify="right" if isinstance(value, int) else "left",
-            no_wrap=heading == "name" or isinstance(value, int),
+            heading.replace("_", "-"),
+            justify="right" if number else "left",
+            no_wrap=heading not in ("weights", "what it is", "from"),
+            overflow="fold",
         )
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+        table.add_row(*map(_brief, row.values()))
     _console().print(table)
 
 
 def _model_rows() -> list[dict[str, Any]]:
-    from resnetkit.model import VARIANTS, ResNet
+    from resnetkit.arch import VARIANTS
+    from resnetkit.pretrained import WEIGHTS
+    from resnetkit.summary import summarise
+
+    rows = []
+    for name, arch in VARIANTS.items():
+        summary = summarise(arch, native_size(arch))
+        known = [each for each, weights in WEIGHTS.items() if weights.model == name]
+        rows.append(
+            {
+                "name": name,
+                "parameters": summary.parameters,
+                "multiply_adds": summary.multiply_adds,
+                "pixels": native_size(arch),
+                "source": arch.source,
+                "weights": known,
+            }
+        )
+    return rows
+
+
+def _weights_rows() -> list[dict[str, Any]]:
+    from resnetkit.pretrained import WEIGHTS
 
     return [
         {
             "name": name,
-            "layers": arch.layers,
-            "parameters": sum(p.numel() for p in ResNet(arch).parameters()),
-            "block": arch.block,
-            "shortcut": arch.shortcut if arch.residual else "none",
-            "stem": arch.stem,
-            "pixels": native_size(arch),
+            "top1": weights.top1,
+            "pixels": weights.preprocess.size,
+            "source": weights.source,
+            "licence": weights.licence,
+            "cached": "yes" if weights.cached().is_file() else "no",
         }
-        for name, arch in VARIANTS.items()
+        for name, weights in WEIGHTS.items()
     ]
 
 
@@ -265,17 +328,57 @@ def native_size(arch: "Arch") -> int:
     return 224 if arch.stem == "imagenet" else 32
 
 
+def _told(
+    model: str | None, mean: str | None, std: str | None, size: int | None, classes: Path | None
+) -> dict[str, Any]:
+    """What the flags say of weights that do not say it themselves."""
+    from resnetkit.weights import read_classes
+
+    names = read_classes(classes) if classes is not None else None
+    return {
+        "model": model,
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "size": size,
+        "classes": names,
+    }
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    from resnetkit.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{flag} {text} cannot be", why="numbers with commas between", remedy=f"{flag} 0.485,0.456,0.406"
+        ) from error
+
+
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
     from resnetkit.model import VARIANTS, get_arch
 
-    if model not in VARIANTS and Path(model).exists():
-        from resnetkit.classifier import load_classifier
+    if model not in VARIANTS and (Path(model).exists() or "." in model or "/" in model):
+        from resnetkit.weights import Told, read_source
 
-        classifier = load_classifier(model, device="cpu")
-        return classifier.network.arch, classifier.preprocess.size
-    fields = changes.model_dump(exclude_unset=True, exclude={"name"}) if changes is not None else {}
+        found = read_source(
+            model, Told(model=changes.name if changes is not None and "name" in changes.model_fields_set else None)
+        )
+        return found.arch, found.preprocess.size if found.preprocess else native_size(found.arch)
+    fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)
     return arch, native_size(arch)
+
+
+def _brief(value: object) -> str:
+    """A value for a table: large numbers in millions or billions, of the names of weights the end that tells them apart."""
+    if isinstance(value, list):
+        return " ".join(name.partition(".")[2].removeprefix("imagenet1k_").removesuffix("_in1k") for name in value)
+    if not isinstance(value, int) or abs(value) < 10_000:
+        return str(value)
+    return f"{value / 1e9:.2f} G" if value >= 10**9 else f"{value / 1e6:.2f} M"
 
 
 def _times(numbers: tuple[int, ...]) -> str:

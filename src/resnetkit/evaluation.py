@@ -68,6 +68,8 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             f"{data.name} has {data.channels} channels and the classifier takes {classifier.preprocess.channels}",
             remedy="data of the kind that it was trained on",
         )
+    if not classifier.named and len(data.classes) == len(classifier.classes):
+        return split  # nobody has named the classes of these weights: the folder's order is the head's
     known = {name: label for label, name in enumerate(classifier.classes)}
     if strangers := [name for name in data.classes if name not in known]:
         raise DataError(

@@ -21,10 +21,11 @@ __all__ = ["VARIANTS", "Arch", "ResNet", "create_model", "get_arch", "list_model
 class ResNet(nn.Module):
     """The network that an `Arch` describes: stem, stages `layer1` to `layerN`, global average pooling, `fc`.
 
-    Input (N, C, H, W), normalised floats; output (N, num_classes), logits.
+    Input (N, C, H, W), normalised floats; output (N, num_classes), logits. Without `initialise` the convolutions keep
+    what PyTorch gave them, for parameters that are about to be loaded.
     """
 
-    def __init__(self, arch: Arch) -> None:
+    def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
         self.arch = arch
         self.recompute = False
@@ -52,11 +53,11 @@ class ResNet(nn.Module):
 
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_width, arch.num_classes)
-        if arch.init == "he":
+        if arch.init == "he" and initialise:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if arch.zero_init_residual:
+        if arch.zero_init_residual and initialise:
             for name in self.stage_names:
                 for each in self.get_submodule(name).children():
                     nn.init.zeros_(each.get_submodule(block.last_norm).get_parameter("weight"))

@@ -44,6 +44,8 @@ class DataRecipe(_Section):
     batch_size: int = Field(128, ge=1, description="Images in a step, over all devices.")
     validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
     limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
+    mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
     workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
 
@@ -62,9 +64,10 @@ class AugmentRecipe(_Section):
 
 
 class ModelRecipe(_Section):
-    """Which network. All but `name` are fields of `Arch`; none keeps the variant's own."""
+    """Which network. All but `name` and `weights` are fields of `Arch`; none keeps the variant's own."""
 
     name: str = Field("resnet20", description="See `resnetkit list models`.")
+    weights: str | None = Field(None, description="Start from these: a name, a file, a folder, a hub id; or none.")
     depths: tuple[int, ...] | None = None
     block: Literal["basic", "bottleneck"] | None = None
     widths: tuple[int, ...] | None = None

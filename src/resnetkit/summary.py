@@ -90,7 +90,7 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     def parameters(*modules: str) -> int:
         return sum(p.numel() for module in modules for p in network.get_submodule(module).parameters())
 
-    sizes = {"stem": parameters("conv1", "bn1"), "fc": parameters("fc")}
+    sizes = {"stem": parameters("conv1", "bn1"), "fc": parameters("norm", "fc")}
     sizes |= {name: parameters(name) for name in network.stage_names}
     shapes = {name: tuple(output.shape[1:]) for name, output in (outputs | {"fc": head}).items()}
     rows = tuple(Stage(name, shape, sizes[name], counts[name]) for name, shape in shapes.items())

@@ -13,17 +13,18 @@ from resnetkit import checkpoint, device
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Images, describe_split, load_data, measure
-from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
+from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import Order, training_batches
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
-from resnetkit.model import ResNet, create_model
+from resnetkit.model import ResNet, create_model, get_arch
 from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_tensors, restore_optimizer
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.randomness import key, torch_seed
 from resnetkit.recipe import Recipe
 from resnetkit.run import Run, open_run
+from resnetkit.weights import Source, Told, pretrained_network, read_source
 
 FOLDER_SIZE = 224
 """Side in pixels that photographs are brought to where a recipe says nothing."""
@@ -72,10 +73,11 @@ class _Trainer:
             raise DataError("there is nothing to train on", file=data.name, remedy="a folder train/")
         self.run, self.recipe, self.data, self.split, self.reporter = run, recipe, data, data.train, reporter
         self.compute = device.choose(recipe.device, recipe.precision)
-        self.preprocess = training_preprocess(recipe, data)
+        start = _read_weights(recipe)
+        self.preprocess = training_preprocess(recipe, data, start)
         self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
         self.total_steps = recipe.total_steps(len(self.split))
-        self.network = self.compute.network(_create_network(recipe, data))
+        self.network = self.compute.network(_create_network(recipe, data, start))
         self.network.recompute = recipe.recompute
         self.optimizer = create_optimizer(self.network, recipe.optim)
         self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
@@ -158,7 +160,8 @@ class _Trainer:
         for line in (
             f"data      {data.name}: {len(data.classes)} classes; {sizes}",
             *(f"note      {note}" for note in data.notes),
-            f"model     {recipe.model.name}, {parameters:,} parameters, sees {self.preprocess.size} px",
+            f"model     {recipe.model.name}, {parameters:,} parameters, sees {self.preprocess.size} px, "
+            + (f"starts from {recipe.model.weights}" if recipe.model.weights not in (None, "none") else "from nothing"),
             f"compute   {self.compute.describe()}",
             f"training  {self.total_steps:,} steps of {self.order.batch_size} images, seed {recipe.seed}",
             f"run       {self.run.folder}",
@@ -292,18 +295,42 @@ class _Trainer:
         return classifier
 
 
-def training_preprocess(recipe: Recipe, data: Data) -> Preprocess:
-    """How images reach the network: a set's own size, mean and deviation in memory; ImageNet's for files."""
-    if isinstance(data.train, Images):
+def _read_weights(recipe: Recipe) -> Source | None:
+    weights = recipe.model.weights
+    if weights is None or weights == "none":
+        return None
+    return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+
+
+def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None) -> Preprocess:
+    """How images reach the network: as its weights want them; else a set's own figures, or ImageNet's for files.
+
+    Raises `UsageError` (exit code 2) for weights that do not say it where the recipe does not say it either.
+    """
+    settings = recipe.data
+    if settings.mean is not None and settings.std is not None:
+        mean, std = settings.mean, settings.std
+    elif start is not None and start.arch.in_channels == data.channels:
+        if start.preprocess is None:
+            raise UsageError(
+                "the weights do not say how images are prepared for them",
+                file=start.name,
+                remedy="--data.mean R G B --data.std R G B",
+            )
+        mean, std = start.preprocess.mean, start.preprocess.std
+    elif isinstance(data.train, Images):
         mean, std = measure(data.train)
-        return Preprocess(recipe.data.image_size or data.train.pixels.shape[-1], mean, std, recipe.data.resize)
-    size = recipe.data.image_size or FOLDER_SIZE
-    return Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, recipe.data.resize)
+    else:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
+    interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
+    return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
 
 
-def _create_network(recipe: Recipe, data: Data) -> ResNet:
-    fields = recipe.model.model_dump(exclude={"name"}, exclude_none=True)
+def _create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
+    fields = recipe.model.model_dump(exclude={"name", "weights"}, exclude_none=True)
+    fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
     with torch_seed(recipe.seed, "parameters"):
-        return create_model(
-            recipe.model.name, **fields | {"in_channels": data.channels, "num_classes": len(data.classes)}
-        )
+        if start is None:
+            return create_model(recipe.model.name, **fields)
+        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields)
