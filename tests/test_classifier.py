@@ -77,14 +77,14 @@ def _other_shape(folder: Path) -> None:
 def test_a_damaged_model_is_refused(harm, digits_run: Path, tmp_path: Path) -> None:
     shutil.copytree(digits_run / "model", tmp_path / "model")
     harm(tmp_path / "model")
-    with pytest.raises(CheckpointError, match=f"the model is damaged in {tmp_path}"):
+    with pytest.raises(CheckpointError, match=f"the model is damaged in {tmp_path}|the model's settings in {tmp_path}"):
         rk.load(tmp_path / "model")
 
 
 def test_what_is_no_model_is_refused(digits_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no model in /no/where: no such folder"):
+    with pytest.raises(UsageError, match="there is no model in /no/where: no such file or folder"):
         rk.load("/no/where")
-    with pytest.raises(UsageError, match=r"there is no config.json in it"):
+    with pytest.raises(UsageError, match="it holds none of config.json"):
         rk.load(tmp_path)
     shutil.copytree(digits_run / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UsageError, match=r"its training is not finished. Try: resnetkit train --resume"):

@@ -111,11 +111,21 @@ def test_summary_of_a_run(digits_run: Path, cli) -> None:
     assert report["image_size"] == [8, 8]
 
 
-@pytest.mark.parametrize("kind", ["models", "recipes", "data"])
+@pytest.mark.parametrize("kind", ["recipes", "weights", "data"])
 def test_lists(kind: str, cli) -> None:
     rows = json.loads(cli("list", kind, "--json").out)[kind]
-    assert {"models": "resnet1202", "recipes": "cifar10-paper", "data": "digits"}[kind] in {row["name"] for row in rows}
-    assert "resnet110" in cli("list", "models").out
+    expected = {"recipes": "cifar10-paper", "weights": "resnet50.imagenet1k_v2", "data": "digits"}
+    assert expected[kind] in {row["name"] for row in rows}
+    assert expected[kind] in cli("list", kind).out
+
+
+def test_list_models_shows_size_work_source_and_weights(cli) -> None:
+    rows = {row["name"]: row for row in json.loads(cli("list", "models", "--json").out)["models"]}
+    assert list(rows) == rk.list_models()
+    assert rows["resnet50"]["multiply_adds"] == 4_089_184_256
+    assert (rows["resnet50"]["source"], rows["preact_resnet164"]["source"]) == ("He 2015", "He 2016")
+    assert "resnet50.imagenet1k_v2" in rows["resnet50"]["weights"]
+    assert rows["resnet20"]["weights"] == []
 
 
 def _tree(folder: Path) -> dict[Path, bytes]:
@@ -150,6 +160,8 @@ BAD_INPUT = {
     "top 0": (("predict", "run", "flat", "--top", 0), 2, "--top 0 cannot be"),
     "size 0": (("summary", "resnet18", "--image-size", 0), 2, "0 x 0 px cannot be"),
     "unknown list": (("list", "model"), 2, "models"),
+    "unknown weights": (("train", "--weights", "resnet18.imagenet1k_v9"), 2, "unknown weights"),
+    "weights of another net": (("train", "--weights", "run/model", "--model", "resnet56"), 4, "of another network"),
 }
 
 

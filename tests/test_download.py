@@ -458,7 +458,9 @@ def test_a_server_that_is_down_says_what_to_do(target: Path) -> None:
 def test_a_server_that_never_answers_is_given_up(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     server.script = [lambda handler: handler.server.gate.wait(10)] * 3
+    start = time.monotonic()
     refuse(server, target, "timed out")
+    assert time.monotonic() - start < 5
     assert len(server.seen) == 3
 
 

@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,18 @@ def test_fashion_mnist_recipe_beats_the_tutorials_figure(tmp_path: Path) -> None
     metrics = rk.train("fashion-mnist", out=tmp_path / "run", quiet=True, data_root=root).metrics
     assert metrics["top1"] >= 92.6
     assert metrics["count"] == 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_resnet_1202_trains_within_six_gibibytes(tmp_path: Path) -> None:
+    """The paper's deepest net, at the paper's batch of 128, in a process of its own."""
+    code = (
+        "import resource, resnetkit as rk\n"
+        f"rk.train('digits', out={str(tmp_path / 'run')!r}, steps=1, recompute=True, data=dict(batch_size=128,"
+        " image_size=32), model=dict(name='resnet1202', depths=(200,) * 3, widths=(16, 32, 64), stem_width=16))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 6 * 2**20

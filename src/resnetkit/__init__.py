@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnetkit.summary import summarise as summarise
     from resnetkit.training import train as train
     from resnetkit.weights import create_model as create_model
+    from resnetkit.weights import from_pretrained as from_pretrained
     from resnetkit.weights import load as load
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _HOME = {
     "ResNet": "model",
     "create_model": "weights",
     "evaluate": "evaluation",
+    "from_pretrained": "weights",
     "list_models": "model",
     "load": "weights",
     "load_recipe": "recipe",

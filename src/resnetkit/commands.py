@@ -373,9 +373,11 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
 
 
 def _brief(value: object) -> str:
-    """A value for a table: large numbers in millions or billions, of the names of weights the end that tells them apart."""
+    """A value for a table: large numbers in millions or billions; of names of weights what tells them apart."""
     if isinstance(value, list):
         return " ".join(name.partition(".")[2].removeprefix("imagenet1k_").removesuffix("_in1k") for name in value)
+    if isinstance(value, float):
+        return f"{value:.2f}"
     if not isinstance(value, int) or abs(value) < 10_000:
         return str(value)
     return f"{value / 1e9:.2f} G" if value >= 10**9 else f"{value / 1e6:.2f} M"

@@ -4,6 +4,7 @@ safetensors, and what `torch.save` writes: the zip archives of today and the pla
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,15 +57,17 @@ def _read_torch(path: Path, start: bytes) -> Any:
         _check_archive(path)
     try:
         # Never without weights_only: a pickle may run any program. There is no second attempt with it off.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # From a stream, since by its name PyTorch would choose another reader for a path.
+        with path.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "weights_only" in text.lower() or "Unsupported" in text:
-            blocked = text.partition("WeightsUnpickler error:")[2].partition(" Please")[0].strip()[:160]
+        if "weights_only" in text or "nsupported" in text:
+            blocked = re.search(r"GLOBAL ([\w.]+)", text)
             raise CheckpointError(
                 "the file holds more than tensors and is not loaded",
                 file=path,
-                why=blocked or "it would run code when it is loaded",
+                why=f"loading it would call {blocked[1]}" if blocked else "loading it would run code",
                 remedy="a file of its state_dict alone, best as safetensors",
             ) from error
         raise _damaged(path, error) from error

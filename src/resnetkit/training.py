@@ -333,4 +333,4 @@ def _create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
     with torch_seed(recipe.seed, "parameters"):
         if start is None:
             return create_model(recipe.model.name, **fields)
-        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields)
+        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)

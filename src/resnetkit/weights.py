@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnetkit import model as networks
 from resnetkit.arch import VARIANTS, Arch, get_arch
@@ -18,6 +18,7 @@ from resnetkit.device import Precision, choose
 from resnetkit.download import fetch
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.layouts import adapt_input, fit
+from resnetkit.log import download_bar
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
 from resnetkit.pretrained import WEIGHTS
@@ -113,8 +114,12 @@ def create_model(name: str, *, weights: str | Path | None = None, **changes: Any
     return pretrained_network(get_arch(name, **changes), read_source(weights, Told(model=name)), asked=changes)
 
 
-def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any]) -> ResNet:
-    """A network of `arch` filled with weights that were read; see `create_model`."""
+def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
+    """A network of `arch` filled with weights that were read; see `create_model`.
+
+    Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
+    it even where their number is the same.
+    """
     if "num_classes" not in asked:
         arch = replace(arch, num_classes=found.arch.num_classes)
     if "in_channels" not in asked:
@@ -124,12 +129,17 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any]) -> R
     if arch.in_channels != found.arch.in_channels:
         tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)
         logger.warning("%s: first convolution adapted to %d input channels", found.name, arch.in_channels)
-    if arch.num_classes != found.arch.num_classes:
-        fresh = nn.Linear(network.fc.in_features, arch.num_classes)
-        tensors |= {"fc.weight": fresh.weight.detach(), "fc.bias": fresh.bias.detach()}
+    both = bool(classes and found.classes)
+    if arch.num_classes != found.arch.num_classes or (both and set(classes) != set(found.classes)):
+        fresh = {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+        tensors |= fresh
         logger.warning(
             "%s: new head for %d classes in place of %d", found.name, arch.num_classes, found.arch.num_classes
         )
+    elif both and tuple(classes) != found.classes:
+        rows = [found.classes.index(name) for name in classes]
+        tensors |= {name: tensors[name][rows] for name in ("fc.weight", "fc.bias")}
+        logger.warning("%s: head put into the order of your classes", found.name)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -137,6 +147,11 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any]) -> R
             "the weights are of another network", file=found.name, why=str(error).splitlines()[1].strip()
         ) from error
     return network
+
+
+def from_pretrained(repository: str, **said: Any) -> Classifier:
+    """A classifier from the Hugging Face hub, USER/REPOSITORY; `said` as for `load`."""
+    return load(HUB_PREFIX + repository.removeprefix(HUB_PREFIX), **said)
 
 
 def read_source(source: str | Path, told: Told = Told()) -> Source:
@@ -167,7 +182,8 @@ def _looks_like_hub_id(path: Path) -> bool:
 
 def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
-    path = fetch(weights.url, weights.cached(), digest=weights.digest)
+    with download_bar(weights.file) as progress:
+        path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
     found = fit(read_tensors(path), file=path, model=weights.model)
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
@@ -209,7 +225,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
         if interpolation not in ("bilinear", "bicubic"):
             raise CheckpointError(f"interpolation {interpolation!r} is not one of ours", file=file)
         preprocess = Preprocess(size, mean, std, resize, interpolation)
-    classes = tuple(map(str, about.get("label_names") or ()))
+    classes = tuple(map(str, about.get("label_names") or config.get("label_names") or ()))
     if not classes and "in1k" in str(about.get("tag") or name) and found.arch.num_classes == 1000:
         classes = imagenet_classes()
     return Source(found.tensors, found.arch, found.model, name, preprocess, classes, found.notes)
@@ -244,10 +260,12 @@ def _hub_folder(repository: str) -> Path:
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    def get(file: str) -> Path | None:
+    def get(file: str, *, optional: bool = False) -> Path | None:
         try:
             return Path(hf_hub_download(repository, file))
-        except LocalEntryNotFoundError:
+        except LocalEntryNotFoundError:  # offline, and not in the cache: it may be there on the hub
+            if optional:
+                return None
             raise
         except EntryNotFoundError:
             return None
@@ -256,8 +274,8 @@ def _hub_folder(repository: str) -> Path:
     logger.info("looking for %s on the hub and in its cache", repository)
     try:
         config = get(CONFIG)
-        get("preprocessor_config.json")
-        weights = get(WEIGHT_FILES[0]) or get(WEIGHT_FILES[1])
+        weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
+        get("preprocessor_config.json", optional=True)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot get {repository} from the hub",
