@@ -71,7 +71,8 @@ def train_command(
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
         report = {"run": str(run), "model": classifier.model, "data": classifier.recipe["data"]["name"]}
-        _print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]})
+        extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
+        _print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
         print(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
         print("Next:")

@@ -193,11 +193,11 @@ DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper"}
 """Recipe of a named set where it is not the recipe of the same name."""
 
 
-def default_recipe(name: str) -> str:
-    """The recipe that fits a data set when none is asked for."""
+def default_recipe(name: str, *, pretrained: bool = False) -> str:
+    """The recipe that fits a data set when none is asked for; a folder gets a new head where weights are given."""
     if name in NAMED_SETS:
         return DEFAULT_RECIPES.get(name, name)
-    return "scratch"
+    return "head" if pretrained else "scratch"
 
 
 def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:

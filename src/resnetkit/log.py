@@ -49,7 +49,9 @@ class Reporter:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def progress(self, total: int, done: int, images_per_step: int) -> Iterator[Callable[[int], None]]:
+    def progress(
+        self, total: int, done: int, images_per_step: int, unit: str = "steps"
+    ) -> Iterator[Callable[[int], None]]:
         """A bar over `total` steps, `done` of which are behind us; gives the function that moves it."""
         if not self.console.is_terminal or self.console.quiet:
             yield lambda _: None
@@ -58,7 +60,7 @@ class Reporter:
         columns = (
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[speed]:,.0f} images/s "),
+            TextColumn(f"{unit}  {{task.fields[speed]:,.0f}} images/s "),
             TimeRemainingColumn(),
             TextColumn("left"),
         )

@@ -86,16 +86,19 @@ class Preprocess:
         return floats.sub_(mean).div_(std)
 
 
-def read_image(file: str | Path, channels: int = 3) -> Image.Image:
+def read_image(file: str | Path, channels: int = 3, stream: BinaryIO | None = None) -> Image.Image:
     """Decode a file by content, whatever its name, to an upright 8-bit image: mode "RGB" or "L".
 
+    `stream` holds the file's bytes where they were read already.
     Raises `DataError` (exit code 3) that names the file and says why.
     """
     path = Path(file)
     try:
-        _refuse_special(path)
-        with path.open("rb") as stream:
+        if stream is not None:
             return _upright(path, stream, channels)
+        _refuse_special(path)
+        with path.open("rb") as opened:
+            return _upright(path, opened, channels)
     except DataError:
         raise
     # Damaged files make decoders raise almost anything: OSError, ValueError, SyntaxError, RuntimeError, struct.error.

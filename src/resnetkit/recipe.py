@@ -107,6 +107,16 @@ class OptimRecipe(_Section):
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
 
 
+class TransferRecipe(_Section):
+    """What is done with a backbone that has been trained already."""
+
+    mode: Literal["none", "head"] = Field("none", description="head: freeze the backbone, solve the classifier.")
+    mirror: bool = Field(True, description="Show the backbone the mirror image too.")
+    crops: int = Field(0, ge=0, description="And this many random crops.")
+    folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")
+
+
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
@@ -136,6 +146,7 @@ class Recipe(_Section):
     augment: AugmentRecipe = AugmentRecipe()
     model: ModelRecipe = ModelRecipe()
     optim: OptimRecipe = OptimRecipe()
+    transfer: TransferRecipe = TransferRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
     expect: Expect = Expect()
 

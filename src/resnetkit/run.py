@@ -75,7 +75,8 @@ def open_run(
         settings = load_recipe(old_recipe, changes)
     else:
         named = (changes.get("data") or {}).get("name", "digits")
-        settings = load_recipe(recipe or default_recipe(named), changes)
+        pretrained = (changes.get("model") or {}).get("weights", "none") not in (None, "none")
+        settings = load_recipe(recipe or default_recipe(named, pretrained=pretrained), changes)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     if old_recipe is None:

@@ -12,22 +12,19 @@ from torch.nn import functional as F
 from resnetkit import checkpoint, device
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, Images, describe_split, load_data, measure
-from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError, UsageError
+from resnetkit.data import Data, Split, describe_split, load_data
+from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
 from resnetkit.evaluation import score
+from resnetkit.features import Features, Views, extract, join
 from resnetkit.feed import Order, training_batches
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
-from resnetkit.model import ResNet, create_model, get_arch
+from resnetkit.model import ResNet
 from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_tensors, restore_optimizer
-from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from resnetkit.randomness import key, torch_seed
-from resnetkit.recipe import Recipe
+from resnetkit.randomness import key
 from resnetkit.run import Run, open_run
-from resnetkit.weights import Source, Told, pretrained_network, read_source
-
-FOLDER_SIZE = 224
-"""Side in pixels that photographs are brought to where a recipe says nothing."""
+from resnetkit.start import create_network, read_start, training_preprocess
+from resnetkit.transfer import Head, solve_head
 
 
 def train(
@@ -73,11 +70,11 @@ class _Trainer:
             raise DataError("there is nothing to train on", file=data.name, remedy="a folder train/")
         self.run, self.recipe, self.data, self.split, self.reporter = run, recipe, data, data.train, reporter
         self.compute = device.choose(recipe.device, recipe.precision)
-        start = _read_weights(recipe)
+        start = read_start(recipe)
         self.preprocess = training_preprocess(recipe, data, start)
         self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
         self.total_steps = recipe.total_steps(len(self.split))
-        self.network = self.compute.network(_create_network(recipe, data, start))
+        self.network = self.compute.network(create_network(recipe, data, start))
         self.network.recompute = recipe.recompute
         self.optimizer = create_optimizer(self.network, recipe.optim)
         self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
@@ -102,6 +99,8 @@ class _Trainer:
     def train(self) -> Classifier:
         """Train to the end of the recipe, keep the best weights, score them once on what was held out."""
         self._announce()
+        if self.recipe.transfer.mode == "head":
+            return self._train_head()
         if self.run.reached is not None:
             self._restore(self.run.reached)
         if self.step >= self.total_steps and (self.run.folder / "model").is_dir():
@@ -163,7 +162,9 @@ class _Trainer:
             f"model     {recipe.model.name}, {parameters:,} parameters, sees {self.preprocess.size} px, "
             + (f"starts from {recipe.model.weights}" if recipe.model.weights not in (None, "none") else "from nothing"),
             f"compute   {self.compute.describe()}",
-            f"training  {self.total_steps:,} steps of {self.order.batch_size} images, seed {recipe.seed}",
+            "training  the head alone, solved on the features of the frozen backbone"
+            if recipe.transfer.mode == "head"
+            else f"training  {self.total_steps:,} steps of {self.order.batch_size} images, seed {recipe.seed}",
             f"run       {self.run.folder}",
         ):
             self.reporter.line(line)
@@ -268,7 +269,80 @@ class _Trainer:
     def _fingerprint(self) -> dict[str, int]:
         return {"images": len(self.split), "labels": key(*self.data.classes, *self.split.labels.tolist())}
 
-    def _finish(self) -> Classifier:
+    def _train_head(self) -> Classifier:
+        """Freeze the backbone, solve the head on its features, score it once on what was held out."""
+        settings, data = self.recipe.transfer, self.data
+        self.run.begin()
+        began = time.monotonic()
+        before = {
+            name: value.clone() for name, value in self.network.state_dict().items() if not name.startswith("fc.")
+        }
+        parts: list[Split] = [self.split]
+        if data.test is not None and data.validation is not None:
+            parts.append(data.validation)  # nothing is chosen on it here, so it may be learnt from
+        views, found = Views(settings.mirror, settings.crops), []
+        with self.reporter.progress(sum(map(len, parts)), 0, 1, "images") as progress:
+            done = 0
+            for part in parts:
+                found.append(
+                    extract(
+                        self.network,
+                        self.preprocess,
+                        part,
+                        self.compute,
+                        views=views,
+                        unreadable=self.unreadable,
+                        progress=lambda count, done=done: progress(done + count),
+                    )
+                )
+                done += len(part)
+        features = join(found)
+        seen = time.monotonic() - began
+        head = solve_head(
+            features,
+            len(data.classes),
+            folds=settings.folds,
+            balanced=settings.class_weights == "balanced",
+            seed=self.recipe.seed,
+        )
+        with torch.no_grad():
+            self.network.fc.weight.copy_(torch.from_numpy(head.weight))
+            self.network.fc.bias.copy_(torch.from_numpy(head.bias))
+        drift = max(float((value - before[name]).abs().max()) for name, value in self._backbone().items())
+        self.best = {"step": 0}
+        self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        for line in self._describe_head(head, features, drift, seen):
+            self.reporter.line(line)
+        return self._finish(
+            cross_validation=head.to_dict(data.classes),
+            frozen_drift=drift,
+            computed=features.computed,
+            images=len(features.labels),
+        )
+
+    def _backbone(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.network.state_dict().items() if not name.startswith("fc.")}
+
+    def _describe_head(self, head: Head, features: Features, drift: float, seconds: float) -> list[str]:
+        count = len(features.labels)
+        lines = [
+            f"features  of {count:,} images in {seconds:.1f} s, {count - features.computed:,} of them from the cache",
+            f"frozen drift: {drift:g}",
+        ]
+        if head.accuracy is None or head.interval is None:
+            return [*lines, "a class has one image only: nothing can be said of how good the head is"]
+        low, high = head.interval
+        lines.append(
+            f"{head.folds}-fold cross-validation: {head.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+        )
+        lines += [f"  learnt from {images:,} images: {accuracy:.1f} %" for images, accuracy in head.curve]
+        lines.append(head.advice())
+        classes = self.data.classes
+        for file, label, answer, share in head.suspects[:5]:
+            lines.append(f"look at   {file}: labelled {classes[label]}, looks like {classes[answer]} ({share:.0%})")
+        return lines
+
+    def _finish(self, **more: Any) -> Classifier:
         """Score the best weights once on the held-out split, save the model, say what to do next."""
         seconds = self.seconds
         network = self.judged
@@ -283,54 +357,16 @@ class _Trainer:
             "images_per_second": round(self.total_steps * self.order.batch_size / max(seconds, 1e-9), 1),
             "unreadable": len(self.unreadable),
         }
+        if more:
+            figures |= {"steps": 0, "images_per_second": round(more.pop("images") / max(seconds, 1e-9), 1)} | more
         classifier = self._classifier(network)
         classifier.metrics = figures | {"machine": device.describe_machine(), "compute": self.compute.describe()}
         classifier.save(self.run.folder / "model")
         self.run.journal.write(event="end", **figures)
         self.reporter.line(
             f"{split_name}: top-1 {figures['top1']:.2f} %, loss {figures['loss']:.3f}, on {figures['count']:,} images; "
-            f"best weights of step {self.best['step']:,}; {seconds:.0f} s of training"
+            + (f"best weights of step {self.best['step']:,}; " if self.best["step"] else "")
+            + f"{seconds:.1f} s of training"
         )
         self._name_unreadable()
         return classifier
-
-
-def _read_weights(recipe: Recipe) -> Source | None:
-    weights = recipe.model.weights
-    if weights is None or weights == "none":
-        return None
-    return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
-
-
-def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None) -> Preprocess:
-    """How images reach the network: as its weights want them; else a set's own figures, or ImageNet's for files.
-
-    Raises `UsageError` (exit code 2) for weights that do not say it where the recipe does not say it either.
-    """
-    settings = recipe.data
-    if settings.mean is not None and settings.std is not None:
-        mean, std = settings.mean, settings.std
-    elif start is not None and start.arch.in_channels == data.channels:
-        if start.preprocess is None:
-            raise UsageError(
-                "the weights do not say how images are prepared for them",
-                file=start.name,
-                remedy="--data.mean R G B --data.std R G B",
-            )
-        mean, std = start.preprocess.mean, start.preprocess.std
-    elif isinstance(data.train, Images):
-        mean, std = measure(data.train)
-    else:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
-    interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
-    return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
-
-
-def _create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
-    fields = recipe.model.model_dump(exclude={"name", "weights"}, exclude_none=True)
-    fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
-    with torch_seed(recipe.seed, "parameters"):
-        if start is None:
-            return create_model(recipe.model.name, **fields)
-        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)

@@ -1,0 +1,55 @@
+"""What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
+
+from resnetkit.data import Data, Images, measure
+from resnetkit.errors import UsageError
+from resnetkit.model import ResNet, create_model, get_arch
+from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.randomness import torch_seed
+from resnetkit.recipe import Recipe
+from resnetkit.weights import Source, Told, pretrained_network, read_source
+
+FOLDER_SIZE = 224
+"""Side in pixels that photographs are brought to where a recipe says nothing."""
+
+
+def read_start(recipe: Recipe) -> Source | None:
+    """The weights that a recipe names, read; nothing where it names none."""
+    weights = recipe.model.weights
+    if weights is None or weights == "none":
+        return None
+    return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+
+
+def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None) -> Preprocess:
+    """How images reach the network: as its weights want them; else a set's own figures, or ImageNet's for files.
+
+    Raises `UsageError` (exit code 2) for weights that do not say it where the recipe does not say it either.
+    """
+    settings = recipe.data
+    if settings.mean is not None and settings.std is not None:
+        mean, std = settings.mean, settings.std
+    elif start is not None and start.arch.in_channels == data.channels:
+        if start.preprocess is None:
+            raise UsageError(
+                "the weights do not say how images are prepared for them",
+                file=start.name,
+                remedy="--data.mean R G B --data.std R G B",
+            )
+        mean, std = start.preprocess.mean, start.preprocess.std
+    elif isinstance(data.train, Images):
+        mean, std = measure(data.train)
+    else:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
+    interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
+    return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
+
+
+def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
+    """The network of a recipe for the classes and channels of its data; its draws depend on the seed alone."""
+    fields = recipe.model.model_dump(exclude={"name", "weights"}, exclude_none=True)
+    fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
+    with torch_seed(recipe.seed, "parameters"):
+        if start is None:
+            return create_model(recipe.model.name, **fields)
+        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
