@@ -128,6 +128,19 @@ def test_list_models_shows_size_work_source_and_weights(cli) -> None:
     assert rows["resnet20"]["weights"] == []
 
 
+def test_check_reports_and_is_strict_only_when_asked(workshop: Path, cli) -> None:
+    before = _tree(workshop)
+    plain = cli("check", workshop / "lacks")
+    assert plain.code == 0
+    assert "green" in plain.out
+    assert cli("check", workshop / "lacks", "--strict").code == 3
+    report = json.loads(cli("check", workshop / "lacks", "--json").out)
+    assert report["serious"]
+    assert "missing-class" in report["counts"]
+    assert cli("check", workshop / "empty").code == 3
+    assert _tree(workshop) == before
+
+
 def _tree(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -159,6 +172,7 @@ BAD_INPUT = {
     "unknown class": (("evaluate", "run", "lacks"), 3, "the classifier does not know blue, green, red"),
     "top 0": (("predict", "run", "flat", "--top", 0), 2, "--top 0 cannot be"),
     "size 0": (("summary", "resnet18", "--image-size", 0), 2, "0 x 0 px cannot be"),
+    "mean of three": (("train", "--data.mean", 0, 0, 0, "--data.std", 1, 1, 1), 2, "the images have 1 channels"),
     "unknown list": (("list", "model"), 2, "models"),
     "unknown weights": (("train", "--weights", "resnet18.imagenet1k_v9"), 2, "unknown weights"),
     "weights of another net": (("train", "--weights", "run/model", "--model", "resnet56"), 4, "of another network"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ from scipy import stats
 
 import resnetkit as rk
 from conftest import fill
+from resnetkit import checkpoint
+from resnetkit.errors import UsageError
 from resnetkit.features import Features
+from resnetkit.optim import parameter_groups
+from resnetkit.recipe import OptimRecipe
 from resnetkit.transfer import Head, solve_head, stratified_folds, wilson
 
 
@@ -158,11 +163,13 @@ def test_the_head_recipe_learns_and_the_backbone_does_not_drift(tmp_path: Path, 
     assert "frozen drift: 0" in first.err
     assert "broken.png: the file is empty" in first.err
     second = cli("train", tmp_path / "photos", "--out", tmp_path / "b", *flags, *sizes)
-    assert "30 of them from the cache" in second.err
+    assert "30 from the cache" in second.err
     assert json.loads(second.out)["top1"] == 100
     one, other = rk.load(tmp_path / "a"), rk.load(tmp_path / "b")
     assert torch.equal(one.network.fc.weight, other.network.fc.weight)
-    assert json.loads(cli("evaluate", tmp_path / "a", tmp_path / "photos" / "val", "--json").out)["top1"] == 100
+    evaluated = json.loads(cli("evaluate", tmp_path / "a", tmp_path / "photos" / "val", "--json").out)
+    assert evaluated["top1"] == 100
+    assert evaluated["loss"] == pytest.approx(report["loss"], rel=1e-3)
 
 
 def test_without_network_the_head_recipe_says_what_to_do(photos: Path, tmp_path: Path, cli, monkeypatch) -> None:
@@ -172,3 +179,80 @@ def test_without_network_the_head_recipe_says_what_to_do(photos: Path, tmp_path:
     assert done.code == 4
     assert "resnet18-f37072fd.pth by hand and put it at" in done.err
     assert not (tmp_path / "run").exists()
+
+
+FINETUNE = {
+    "data": {"image_size": 24, "resize": 24, "batch_size": 8},
+    "model": {"name": "resnet20", "weights": "none", "stem": "cifar"},
+    "quiet": True,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_what_is_frozen_stays_to_the_bit_and_the_rest_moves(store: Path, photos: Path) -> None:
+    head = rk.train(photos, "head", out=store / "head", **FINETUNE)
+    tuned = rk.train(
+        photos, "finetune", out=store / "tuned", epochs=2, freeze="layer1..layer2", optim={"lr": 0.1}, **FINETUNE
+    )
+    last = rk.load(store / "tuned")
+    moved = {
+        name.split(".")[0]
+        for (name, before), after in zip(
+            head.network.state_dict().items(), _last_weights(store / "tuned").values(), strict=True
+        )
+        if not torch.equal(before, after)
+    }
+    assert moved == {"layer3", "fc"}
+    assert last.metrics["frozen_drift"] == 0
+    assert tuned.metrics["cross_validation"]["folds"] == 5
+
+
+def _last_weights(run: Path) -> dict[str, torch.Tensor]:
+    found, _ = checkpoint.newest(run / "checkpoints")
+    names = list(rk.load(run).network.state_dict())
+    return {name: found.tensors["model"][name] for name in names}
+
+
+def test_the_head_alone_is_kept_where_fine_tuning_does_not_beat_it(store: Path, photos: Path, capfd) -> None:
+    head = rk.train(photos, "head", out=store / "head", **FINETUNE)
+    capfd.readouterr()
+    ruined = {**FINETUNE, "quiet": False}
+    tuned = rk.train(photos, "finetune", out=store / "tuned", epochs=2, optim={"lr": 5.0, "warmup": "0%"}, **ruined)
+    assert tuned.metrics["best_step"] == 0
+    assert torch.equal(tuned.network.fc.weight, head.network.fc.weight)
+    assert torch.equal(tuned.network.conv1.weight, head.network.conv1.weight)
+    assert "fine-tuning did not beat the head alone on validation: the head alone is kept" in capfd.readouterr().err
+
+
+def test_fine_tuning_resumes_to_the_bit(store: Path, photos: Path) -> None:
+    settings = {**FINETUNE, "epochs": 3, "checkpoint": {"keep": 9}}
+    rk.train(photos, "finetune", out=store / "whole", **settings)
+    shutil.copytree(store / "whole", store / "stopped")
+    shutil.rmtree(store / "stopped" / "model")
+    for later in sorted((store / "stopped" / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(later)
+    resumed = rk.train(photos, "finetune", out=store / "stopped", resume=True, **settings)
+    whole, stopped = _last_weights(store / "whole"), _last_weights(store / "stopped")
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
+    assert resumed.metrics["cross_validation"]["folds"] == 5
+
+
+def test_stages_far_from_the_head_learn_slower() -> None:
+    net = rk.create_model("resnet18", num_classes=2)
+    groups = parameter_groups(net, OptimRecipe(layer_decay=0.5))
+    scales = {id(p): group["scale"] for group in groups for p in group["params"]}
+    named = {name: scales[id(p)] for name, p in net.named_parameters()}
+    assert named["fc.weight"] == 1
+    assert named["layer4.1.conv2.weight"] == 0.5
+    assert named["layer1.0.bn1.bias"] == 0.5**4
+    assert named["conv1.weight"] == named["bn1.weight"] == 0.5**5
+
+
+def test_an_unknown_stage_cannot_be_frozen(store: Path, photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown stage to freeze 'layer9'. Try: layer"):
+        rk.train(photos, "finetune", out=store / "x", freeze="layer9", **FINETUNE)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetkit.classifier import Classifier as Classifier
+    from resnetkit.doctor import check as check
     from resnetkit.evaluation import evaluate as evaluate
     from resnetkit.hub import push as push
     from resnetkit.model import Arch as Arch
@@ -28,6 +29,7 @@ _HOME = {
     "Preprocess": "preprocess",
     "Recipe": "recipe",
     "ResNet": "model",
+    "check": "doctor",
     "create_model": "weights",
     "evaluate": "evaluation",
     "from_pretrained": "weights",

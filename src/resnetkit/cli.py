@@ -55,6 +55,13 @@ COMMANDS = {
 
     One answer for every file, also for a file that cannot be read.
     """,
+    "check": """Look through a folder of images for what spoils training or its scores.
+
+    resnetkit check photos/
+    resnetkit check photos/ --strict --json
+
+    Unreadable and odd images, duplicates within and across splits, missing classes. It changes no file.
+    """,
     "summary": """Show a network stage by stage: shapes, parameters, multiply-adds.
 
     resnetkit summary resnet50

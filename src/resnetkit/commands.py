@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
-Changes = Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS)]
+Changes = Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS, consume_multiple=True)]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto takes bf16 where it is native.")]
 DataRoot = Annotated[Path | None, Parameter(help="Where named sets lie; nothing is downloaded there.")]
@@ -200,13 +200,40 @@ def predict_command(
     return 9 if strict and failed else 0
 
 
+def check_command(
+    data: Annotated[Path, Parameter(name="DATA")],
+    /,
+    *,
+    workers: Workers = None,
+    json_output: Json = False,
+    strict: Annotated[bool, Parameter(negative="", help="Exit with 3 where an error was found.")] = False,
+) -> int:
+    """Look through a folder of images for what spoils training or its scores.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, or of train/, val/ and test/ with class folders in them.
+    """
+    from resnetkit.doctor import check
+    from resnetkit.log import Reporter
+
+    with Reporter().progress(None, 0, 1, "images") as progress:
+        report = check(data, workers=workers, progress=progress)
+    if json_output:
+        _print_json(report.to_dict())
+    else:
+        print(report.to_text(min(_console().width, 100)))
+    return 3 if strict and report.serious else 0
+
+
 def summary_command(
     name: Annotated[str, Parameter(name="MODEL")],
     /,
     *,
     image_size: int | None = None,
     json_output: Json = False,
-    changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS)] = None,
+    changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> None:
     """Show a network stage by stage: output shape, parameters, multiply-adds.
 

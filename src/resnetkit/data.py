@@ -194,10 +194,10 @@ DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper"}
 
 
 def default_recipe(name: str, *, pretrained: bool = False) -> str:
-    """The recipe that fits a data set when none is asked for; a folder gets a new head where weights are given."""
+    """The recipe that fits a data set when none is asked for; a folder is fine-tuned where weights are given."""
     if name in NAMED_SETS:
         return DEFAULT_RECIPES.get(name, name)
-    return "head" if pretrained else "scratch"
+    return "finetune" if pretrained else "scratch"
 
 
 def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:

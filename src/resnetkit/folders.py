@@ -41,10 +41,10 @@ def list_folder(folder: Path) -> Listing:
     if not folder.is_dir():
         why = "it is a file" if folder.exists() else "no such folder"
         raise DataError("cannot read the images", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
-    roots = {SPLIT_FOLDERS[child.name.lower()]: child for child in _subfolders(folder) if _is_split(child)}
+    roots = {SPLIT_FOLDERS[child.name.lower()]: child for child in subfolders(folder) if is_split(child)}
     if "train" not in roots:
         roots = roots or {"all": folder}
-    by_split = {split: {child.name: list_images(child) for child in _subfolders(root)} for split, root in roots.items()}
+    by_split = {split: {child.name: list_images(child) for child in subfolders(root)} for split, root in roots.items()}
     found = {name for classes in by_split.values() for name, paths in classes.items() if paths}
     if not found:
         flat = list_images(folder)
@@ -102,11 +102,13 @@ def _header(path: Path) -> tuple[int, int] | DataError:
         return error
 
 
-def _is_split(folder: Path) -> bool:
-    return folder.name.lower() in SPLIT_FOLDERS and any(True for _ in _subfolders(folder))
+def is_split(folder: Path) -> bool:
+    """Whether a folder is named like a split and holds class folders."""
+    return folder.name.lower() in SPLIT_FOLDERS and any(True for _ in subfolders(folder))
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith((".", "__")))
 
 

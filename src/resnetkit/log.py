@@ -50,11 +50,14 @@ class Reporter:
 
     @contextmanager
     def progress(
-        self, total: int, done: int, images_per_step: int, unit: str = "steps"
-    ) -> Iterator[Callable[[int], None]]:
-        """A bar over `total` steps, `done` of which are behind us; gives the function that moves it."""
+        self, total: int | None, done: int, images_per_step: int, unit: str = "steps"
+    ) -> Iterator[Callable[..., None]]:
+        """A bar over `total` steps, `done` of which are behind us; gives the function that moves it.
+
+        The function takes the steps behind us, and the total where that was not known before.
+        """
         if not self.console.is_terminal or self.console.quiet:
-            yield lambda _: None
+            yield lambda *_: None
             return
         began = time.monotonic()
         columns = (
@@ -67,9 +70,9 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task("training", total=total, completed=done, speed=0.0)
 
-            def move(step: int) -> None:
+            def move(step: int, of: int | None = None) -> None:
                 speed = (step - done) * images_per_step / max(1e-9, time.monotonic() - began)
-                bar.update(task, completed=step, speed=speed)
+                bar.update(task, completed=step, total=of or total, speed=speed)
 
             yield move
 

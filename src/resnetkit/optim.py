@@ -11,14 +11,25 @@ from resnetkit.recipe import OptimRecipe, duration_steps
 
 
 def parameter_groups(network: nn.Module, settings: OptimRecipe) -> list[dict]:
-    """All parameters once; BatchNorm and biases without weight decay unless `decay_all`."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if settings.decay_all:
-        return [{"params": trained, "weight_decay": settings.weight_decay}]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """All trained parameters once; BatchNorm and biases without weight decay unless `decay_all`.
+
+    `scale` multiplies a group's learning rate: 1 for the head, `layer_decay` once more for each stage towards the stem.
+    """
+    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = settings.weight_decay if settings.decay_all or parameter.ndim > 1 else 0.0
+            groups.setdefault((decay, settings.layer_decay ** _below_head(name, stages)), []).append(parameter)
+    return [{"params": members, "weight_decay": decay, "scale": scale} for (decay, scale), members in groups.items()]
+
+
+def _below_head(name: str, stages: list[str]) -> int:
+    """Stages between a parameter and the head: 0 for the head itself, one more for the stem than for layer1."""
+    part = name.partition(".")[0]
+    if part in stages:
+        return len(stages) - stages.index(part)
+    return 0 if part in ("fc", "norm") else len(stages) + 1
 
 
 def create_optimizer(network: nn.Module, settings: OptimRecipe) -> torch.optim.Optimizer:

@@ -103,6 +103,7 @@ class OptimRecipe(_Section):
     warmup_shape: Literal["linear", "constant"] = "linear"
     warmup_factor: float = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Factor of the rate for each stage away from the head.")
     clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
 
@@ -110,7 +111,9 @@ class OptimRecipe(_Section):
 class TransferRecipe(_Section):
     """What is done with a backbone that has been trained already."""
 
-    mode: Literal["none", "head"] = Field("none", description="head: freeze the backbone, solve the classifier.")
+    mode: Literal["none", "head", "finetune"] = Field(
+        "none", description="head: freeze the backbone, solve the classifier. finetune: that first, then train all."
+    )
     mirror: bool = Field(True, description="Show the backbone the mirror image too.")
     crops: int = Field(0, ge=0, description="And this many random crops.")
     folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
@@ -141,6 +144,7 @@ class Recipe(_Section):
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
+    freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
     recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()

@@ -28,6 +28,12 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
     settings = recipe.data
     if settings.mean is not None and settings.std is not None:
         mean, std = settings.mean, settings.std
+        if not len(mean) == len(std) == data.channels:
+            raise UsageError(
+                f"data.mean has {len(mean)} numbers and data.std {len(std)}",
+                why=f"the images have {data.channels} channels",
+                remedy="one number for each channel",
+            )
     elif start is not None and start.arch.in_channels == data.channels:
         if start.preprocess is None:
             raise UsageError(

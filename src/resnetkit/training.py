@@ -15,16 +15,16 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Split, describe_split, load_data
 from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
 from resnetkit.evaluation import score
-from resnetkit.features import Features, Views, extract, join
 from resnetkit.feed import Order, training_batches
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
 from resnetkit.model import ResNet
 from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_tensors, restore_optimizer
+from resnetkit.probe import Probe, probe, score_probe
 from resnetkit.randomness import key
 from resnetkit.run import Run, open_run
 from resnetkit.start import create_network, read_start, training_preprocess
-from resnetkit.transfer import Head, solve_head
+from resnetkit.transfer import freeze
 
 
 def train(
@@ -76,10 +76,12 @@ class _Trainer:
         self.total_steps = recipe.total_steps(len(self.split))
         self.network = self.compute.network(create_network(recipe, data, start))
         self.network.recompute = recipe.recompute
+        self.frozen = freeze(self.network, recipe.freeze)
         self.optimizer = create_optimizer(self.network, recipe.optim)
         self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
         self.average = average_of(self.network, recipe.optim.ema) if recipe.optim.ema else None
         self.unreadable: dict[str, str] = dict(data.unreadable)
+        self.extra: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
         self.step = 0
@@ -107,6 +109,8 @@ class _Trainer:
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
         self.run.begin()
+        if self.recipe.transfer.mode == "finetune" and self.run.reached is None:
+            self._begin_finetuning()
         recipe, smoothing = self.recipe, self.recipe.optim.label_smoothing
         augment = Augment(recipe.augment, self.preprocess, num_classes=len(self.data.classes), seed=recipe.seed)
         batches = training_batches(
@@ -125,10 +129,10 @@ class _Trainer:
             torch.random.fork_rng(enabled=bool(self.network.arch.drop_path)),
             self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress,
         ):
-            self.network.train()
+            self._train_mode()
             for batch in batches:
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.schedule(self.step)
+                    group["lr"] = self.schedule(self.step) * group["scale"]
                 if self.network.arch.drop_path:
                     torch.manual_seed(key(recipe.seed, "network", self.step))
                 with self.compute.autocast():
@@ -148,8 +152,14 @@ class _Trainer:
                     self._end_epoch(tally.compute(), time.monotonic() - epoch_began)
                     tally = Tally(len(self.data.classes), self.compute.device)
                     epoch_began = time.monotonic()
-                    self.network.train()
+                    self._train_mode()
         return self._finish()
+
+    def _train_mode(self) -> None:
+        """BatchNorm moves, except in what is frozen."""
+        self.network.train()
+        for part in self.frozen:
+            part.eval()
 
     def _announce(self) -> None:
         data, recipe = self.data, self.recipe
@@ -236,6 +246,7 @@ class _Trainer:
             tensors["average"] = self.average.state_dict()
         state = {
             "best": self.best,
+            "extra": self.extra,
             "seconds": self.seconds,
             "journal_bytes": self.run.journal.size(),
             "data": self._fingerprint(),
@@ -263,92 +274,65 @@ class _Trainer:
                 "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
             ) from error
         self.best, self.best_weights = reached.state["best"], reached.tensors["best"]
+        self.extra = reached.state["extra"]
         self.step, self._seconds_before = reached.step, reached.state["seconds"]
         self.reporter.line(f"resumed   at step {self.step:,} from {reached.folder}")
 
     def _fingerprint(self) -> dict[str, int]:
         return {"images": len(self.split), "labels": key(*self.data.classes, *self.split.labels.tolist())}
 
-    def _train_head(self) -> Classifier:
-        """Freeze the backbone, solve the head on its features, score it once on what was held out."""
-        settings, data = self.recipe.transfer, self.data
-        self.run.begin()
-        began = time.monotonic()
-        before = {
-            name: value.clone() for name, value in self.network.state_dict().items() if not name.startswith("fc.")
-        }
-        parts: list[Split] = [self.split]
-        if data.test is not None and data.validation is not None:
-            parts.append(data.validation)  # nothing is chosen on it here, so it may be learnt from
-        views, found = Views(settings.mirror, settings.crops), []
-        with self.reporter.progress(sum(map(len, parts)), 0, 1, "images") as progress:
-            done = 0
-            for part in parts:
-                found.append(
-                    extract(
-                        self.network,
-                        self.preprocess,
-                        part,
-                        self.compute,
-                        views=views,
-                        unreadable=self.unreadable,
-                        progress=lambda count, done=done: progress(done + count),
-                    )
-                )
-                done += len(part)
-        features = join(found)
-        seen = time.monotonic() - began
-        head = solve_head(
-            features,
-            len(data.classes),
-            folds=settings.folds,
-            balanced=settings.class_weights == "balanced",
+    def _solve_head(self, parts: list[Split]) -> Probe:
+        """Solve the head on the frozen backbone; it stands as the best until something beats it on validation."""
+        solved = probe(
+            self.network,
+            self.preprocess,
+            self.data,
+            parts,
+            self.compute,
+            self.recipe.transfer,
             seed=self.recipe.seed,
+            reporter=self.reporter,
+            unreadable=self.unreadable,
         )
-        with torch.no_grad():
-            self.network.fc.weight.copy_(torch.from_numpy(head.weight))
-            self.network.fc.bias.copy_(torch.from_numpy(head.bias))
-        drift = max(float((value - before[name]).abs().max()) for name, value in self._backbone().items())
-        self.best = {"step": 0}
-        self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-        for line in self._describe_head(head, features, drift, seen):
+        for line in solved.describe(self.data.classes):
             self.reporter.line(line)
-        return self._finish(
-            cross_validation=head.to_dict(data.classes),
-            frozen_drift=drift,
-            computed=features.computed,
-            images=len(features.labels),
-        )
+        self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        self.extra = {
+            "cross_validation": solved.head.to_dict(self.data.classes),
+            "frozen_drift": solved.drift,
+        }
+        return solved
 
-    def _backbone(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.network.state_dict().items() if not name.startswith("fc.")}
+    def _train_head(self) -> Classifier:
+        """The recipe `head`: solve it, and score it once on what was held out."""
+        if (self.run.folder / "model").is_dir():
+            self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
+            return load_classifier(self.run.folder)
+        self.run.begin()
+        parts = [self.split]
+        if self.data.test is not None and self.data.validation is not None:
+            parts.append(self.data.validation)  # nothing is chosen on it here, so it may be learnt from
+        solved = self._solve_head(parts)
+        self.best, self.step, self.total_steps = {"step": 0}, 0, 0
+        _, held_out = self.data.held_out()
+        figures = score_probe(self.network, self.preprocess, held_out, self.compute, unreadable=self.unreadable)
+        speed = len(solved.features.labels) / max(self.seconds, 1e-9)
+        return self._finish(figures, images_per_second=round(speed, 1))
 
-    def _describe_head(self, head: Head, features: Features, drift: float, seconds: float) -> list[str]:
-        count = len(features.labels)
-        lines = [
-            f"features  of {count:,} images in {seconds:.1f} s, {count - features.computed:,} of them from the cache",
-            f"frozen drift: {drift:g}",
-        ]
-        if head.accuracy is None or head.interval is None:
-            return [*lines, "a class has one image only: nothing can be said of how good the head is"]
-        low, high = head.interval
-        lines.append(
-            f"{head.folds}-fold cross-validation: {head.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
-        )
-        lines += [f"  learnt from {images:,} images: {accuracy:.1f} %" for images, accuracy in head.curve]
-        lines.append(head.advice())
-        classes = self.data.classes
-        for file, label, answer, share in head.suspects[:5]:
-            lines.append(f"look at   {file}: labelled {classes[label]}, looks like {classes[answer]} ({share:.0%})")
-        return lines
+    def _begin_finetuning(self) -> None:
+        """The head first; what it scores on validation is what fine-tuning has to beat."""
+        self._solve_head([self.split])
+        figures = self._score("validation", self.network)
+        self.best = {"step": 0, "top1": figures["top1"], "loss": figures["loss"]}
+        self.reporter.line(f"head alone: validation {figures['top1']:.2f} %; now all layers that are not frozen")
 
-    def _finish(self, **more: Any) -> Classifier:
+    def _finish(self, figures: dict[str, Any] | None = None, **more: Any) -> Classifier:
         """Score the best weights once on the held-out split, save the model, say what to do next."""
         seconds = self.seconds
         network = self.judged
         network.load_state_dict(self.best_weights)
         split_name, _ = self.data.held_out()
-        figures = self._score(split_name, network)
+        figures = figures or self._score(split_name, network)
         figures |= {
             "split": split_name,
             "steps": self.total_steps,
@@ -357,8 +341,9 @@ class _Trainer:
             "images_per_second": round(self.total_steps * self.order.batch_size / max(seconds, 1e-9), 1),
             "unreadable": len(self.unreadable),
         }
-        if more:
-            figures |= {"steps": 0, "images_per_second": round(more.pop("images") / max(seconds, 1e-9), 1)} | more
+        figures |= self.extra | more
+        if self.best["step"] == 0 and self.total_steps:
+            self.reporter.line("fine-tuning did not beat the head alone on validation: the head alone is kept")
         classifier = self._classifier(network)
         classifier.metrics = figures | {"machine": device.describe_machine(), "compute": self.compute.describe()}
         classifier.save(self.run.folder / "model")

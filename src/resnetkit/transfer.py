@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from resnetkit.errors import UsageError
 from resnetkit.features import Features
+from resnetkit.model import ResNet
 
 DECAYS = tuple(10.0**exponent for exponent in (-3, -2, -1, 0, 1, 2))
 """Candidates for sklearn's C, the inverse of the weight decay."""
@@ -65,6 +68,26 @@ class Head:
         if after - before > noise:
             return f"more pictures would help: the last doubling brought {after - before:+.1f} points"
         return f"more pictures of this kind would help little: the last doubling brought {after - before:+.1f} points"
+
+
+def freeze(network: ResNet, through: str | None) -> list[nn.Module]:
+    """Freeze the stem and the stages up to `through`, such as "layer3", and return what has to stay in evaluation mode.
+
+    Frozen parameters get no gradient; kept in evaluation mode, frozen BatchNorm does not move either.
+    Raises `UsageError` (exit code 2) for a stage that the network does not have.
+    """
+    if through is None:
+        return []
+    last = through.rpartition("..")[2]
+    if last not in ("stem", *network.stage_names):
+        raise UsageError.unknown("stage to freeze", last, ("stem", *network.stage_names))
+    names = ["conv1", "bn1"]
+    if last != "stem":
+        names += network.stage_names[: network.stage_names.index(last) + 1]
+    parts = [network.get_submodule(name) for name in names]
+    for part in parts:
+        part.requires_grad_(False)
+    return parts
 
 
 def solve_head(features: Features, classes: int, *, folds: int = 5, balanced: bool = False, seed: int = 0) -> Head:

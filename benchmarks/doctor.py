@@ -1,0 +1,103 @@
+"""How long `check` takes on a folder of images, and whether it finds every duplicate that was planted.
+
+    uv run python benchmarks/doctor.py FOLDER
+    uv run python benchmarks/doctor.py FOLDER --images 10000 --workers 2
+
+Takes images below FOLDER, links them into a temporary train/ and val/ with their classes, and plants ten copies from
+train/ in val/: five of the same bytes, five saved without loss in another format. FOLDER should hold no duplicates of
+its own, for each counts as false. A second run reads the cache. Prints one JSON object; memory is the peak resident
+size, for helpers that of the largest, by Linux's /proc.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from resnetkit.doctor import check
+from resnetkit.folders import list_images
+from resnetkit.preprocess import read_image
+
+COPIES = 5
+
+
+def link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def arrange(images: list[Path], tree: Path) -> dict[str, str]:
+    """Every tenth image into val/, the rest into train/; then the copies, each with the image it is a copy of."""
+    placed = []
+    for number, image in enumerate(images):
+        split = "train" if number % 10 else "val"
+        target = tree / split / image.parent.name / f"{number:06d}{image.suffix}"
+        link(image, target)
+        if split == "train":
+            placed.append(target)
+    planted = {}
+    for number, original in enumerate(placed[:: len(placed) // (2 * COPIES)][: 2 * COPIES]):
+        copy = tree / "val" / original.parent.name / f"planted{number}{original.suffix}"
+        if number < COPIES:
+            shutil.copyfile(original, copy)
+        else:
+            copy = copy.with_suffix(".bmp" if original.suffix.lower() == ".png" else ".png")
+            read_image(original).save(copy)
+        planted[str(copy.relative_to(tree))] = str(original.relative_to(tree))
+    return planted
+
+
+def peaks() -> list[int]:
+    """Peak resident KiB of each child. The system's own count for children begins with what the parent had."""
+    found = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        for child in listing.read_text().split():
+            status = Path("/proc", child, "status").read_text()
+            found += [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, help="the first so many; without it, all")
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    images = list_images(options.folder)[: options.images]
+    helpers: list[int] = []
+
+    def look(done: int, _total: int) -> None:
+        if done % 500 == 0:
+            helpers.extend(peaks())
+
+    # Beside the images, so that links can be made; hidden, so that nobody takes it for a class.
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=options.folder.parent) as place:
+        planted = arrange(images, Path(place, "tree"))
+        seconds = []
+        for _ in range(2):
+            began = time.perf_counter()
+            report = check(Path(place, "tree"), workers=options.workers, cache=Path(place, "cache"), progress=look)
+            seconds.append(time.perf_counter() - began)
+    found, false = set(), 0
+    for finding in report.findings:
+        if finding.kind.startswith(("exact", "pixels")):
+            copies = [file for file in finding.files if planted.get(file) in finding.files]
+            found.update(copies)
+            false += len(finding.files) - 1 - len(copies)
+    parent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = {"peak_mib_parent": round(parent / 1024), "peak_mib_helper": round(max(helpers, default=0) / 1024)}
+    result = {"images": report.images, "workers": options.workers, "seconds": round(seconds[0], 1)}
+    result |= {"images_per_second": round(report.images / seconds[0]), "seconds_again": round(seconds[1], 1)}
+    result |= memory | {"planted": len(planted), "found": len(found), "false": false, "counts": report.counts}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,391 @@
+"""The image-folder doctor: what in a folder of images stops training, spoils its scores, or is worth knowing.
+
+It reads every image once and changes nothing. Files are named relative to the folder.
+"""
+
+import os
+import re
+import textwrap
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from resnetkit.duplicates import AUTO, Entry, near_pairs, read_entries
+from resnetkit.errors import DataError, UsageError
+from resnetkit.folders import IMAGE_SUFFIXES, LAYOUT, SPLIT_FOLDERS, is_split, list_images, subfolders
+
+Severity = Literal["error", "warning", "note"]
+
+ENORMOUS = 25_000_000
+TINY = 32
+FEW_IMAGES = 5
+IMBALANCE = 10
+EXAMPLES = 10
+MOST_FINDINGS = 10_000
+"""Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
+
+KINDS: dict[str, tuple[Severity, str, str]] = {
+    "unreadable": ("error", "cannot be read", "replace or delete them; training leaves them out"),
+    "empty-class": ("error", "class folders without an image", "add images, or remove the folder"),
+    "one-class": ("error", "one class only", "add a folder for each other class"),
+    "missing-class": ("error", "classes missing in a split", "add images, or use --data.allow-missing"),
+    "exact-across-classes": ("error", "same file, two classes", "keep the copy in the right class only"),
+    "pixels-across-classes": ("error", "same picture, two classes", "keep the copy in the right class only"),
+    "exact-across-splits": ("error", "same file in two splits", "delete the copy in train; scores are too good"),
+    "pixels-across-splits": ("error", "same picture in two splits", "delete the copy in train; scores are too good"),
+    "near-across-classes": ("warning", "nearly the same picture, two classes", "look at them; one label may be wrong"),
+    "near-across-splits": ("warning", "nearly the same picture in two splits", "look; keep a series in one split"),
+    "outside-classes": ("warning", "images outside class folders", "move them into a class folder; nobody reads them"),
+    "class-twins": ("warning", "class names that look alike", "put the images into one folder, if it is one class"),
+    "few-images": ("warning", "classes with few images", f"add images: {FEW_IMAGES} at least, better hundreds"),
+    "imbalance": ("warning", "unbalanced classes", "add images of the rare; judge by per-class scores"),
+    "exact": ("warning", "same file twice", "keep one of each"),
+    "pixels": ("warning", "same picture in two files", "keep one of each"),
+    "enormous": ("warning", "more than 25 megapixels", "save smaller copies; they slow training down"),
+    "tiny": ("warning", f"shorter side under {TINY} pixels", "look at them; they may be thumbnails by mistake"),
+    "near": ("note", "nearly the same picture", "nothing, or keep one of each"),
+    "near-incomplete": ("note", "too many near duplicates to list", "lower near, or judge by eye"),
+    "wrongly-named": ("note", "name does not fit the content", "rename them; we read them by content"),
+    "cmyk": ("note", "CMYK colours, for print", "nothing; they become RGB, colours may shift slightly"),
+    "sixteen-bit": ("note", "more than 8 bits per channel", "nothing; they are scaled to 8 bits"),
+    "alpha": ("note", "transparent", "nothing; they are laid on white"),
+    "animated": ("note", "several frames or pages", "nothing; the first one counts"),
+    "exif-rotated": ("note", "turned by EXIF", "nothing; they are turned upright"),
+    "ignored": ("note", "files that are no images", "nothing; they are not read"),
+}
+"""Every kind of finding, gravest first: its severity, its headline, and what to do about it."""
+
+_Places = dict[str, tuple[str, str]]
+_FORMATS = {".jpe": "JPEG", ".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM", ".pbm": "PPM"}
+_SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found. `kind` is a key of `KINDS`; `files` are relative to the folder."""
+
+    kind: str
+    severity: Severity
+    files: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found in a folder."""
+
+    folder: str
+    images: int
+    """Image files in class folders, unreadable ones too."""
+    classes: dict[str, dict[str, int]]
+    """For each split ("train", "validation", "test", or "all") the images of each class."""
+    findings: tuple[Finding, ...]
+    """Gravest kind first."""
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Images in each split."""
+        return {split: sum(members.values()) for split, members in self.classes.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings of each kind, gravest first; kinds that were not found are left out."""
+        return dict(Counter(finding.kind for finding in self.findings))
+
+    @property
+    def serious(self) -> bool:
+        """Whether an error was found: training would refuse, leave images out, or be scored on what it has seen."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: `folder`, `images`, `splits`, `classes`, `counts`, `serious`, `findings`.
+
+        Each finding has `kind`, `severity`, `files` and `text`. Names that are not UTF-8 keep Python's surrogates,
+        which `os.fsencode` turns back into the bytes.
+        """
+        return {
+            "folder": self.folder,
+            "images": self.images,
+            "splits": self.splits,
+            "classes": self.classes,
+            "counts": self.counts,
+            "serious": self.serious,
+            "findings": [vars(finding) | {"files": list(finding.files)} for finding in self.findings],
+        }
+
+    def to_text(self, width: int = 80) -> str:
+        """For people: a summary, then each kind with its count, ten examples at most, and what to do. Plain text."""
+        of_split = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
+        names = {name for members in self.classes.values() for name in members}
+        severities = Counter(finding.severity for finding in self.findings)
+        told = ", ".join(f"{count:,} {name}{'s' * (count > 1)}" for name, count in severities.items())
+        lines = [_fit(_shown(self.folder), width)]
+        lines += _wrap(f"{self.images:,} images in {len(names):,} classes ({of_split}): {told or 'all well'}", width)
+        by_kind = defaultdict(list)
+        for finding in self.findings:
+            by_kind[finding.kind].append(finding)
+        for kind, found in by_kind.items():
+            severity, title, remedy = KINDS[kind]
+            lines += ["", *_wrap(f"{severity.upper()} {title}: {len(found):,}", width)]
+            for finding in found[:EXAMPLES]:
+                lines += _example(finding, width)
+            if len(found) > EXAMPLES:
+                lines.append(f"    … and {len(found) - EXAMPLES:,} more")
+            lines += _wrap(f"To do: {remedy}.", width, indent="  ")
+        return "\n".join(lines) + "\n"
+
+
+def check(
+    folder: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    near: int = 3,
+    cache: Path | None = AUTO,
+) -> Report:
+    """Read every image of a folder once, and report what is wrong with files, classes and splits. Changes nothing.
+
+    `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
+    differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
+    what has changed: None keeps nothing. Layout problems are findings. Raises `DataError` (exit code 3) where there
+    is no such folder or no image in it, and `UsageError` (exit code 2) for `near`.
+    """
+    if near not in range(8):
+        raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy="0 to 7")
+    folder = Path(folder)
+    layout = _survey(folder)
+    entries = _read(folder, layout, progress, workers, cache)
+    findings = [
+        *_layout_findings(folder, layout),
+        *_file_findings(entries),
+        *_duplicates(folder, layout, entries, near),
+    ]
+    ranks = {kind: rank for rank, kind in enumerate(KINDS)}
+    findings.sort(key=lambda finding: (ranks[finding.kind], finding.files))
+    classes = {split: {name: len(paths) for name, paths in of.items()} for split, of in layout.members.items()}
+    return Report(str(folder), len(entries), classes, tuple(findings))
+
+
+def manifest(
+    folder: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+    cache: Path | None = AUTO,
+) -> dict[str, Entry]:
+    """What each image in a class folder holds, SHA-256 included, by its name relative to `folder`. As `check` reads it.
+
+    Raises `DataError` (exit code 3) where there is no such folder or no image in it.
+    """
+    folder = Path(folder)
+    return _read(folder, _survey(folder), progress, workers, cache)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    roots: dict[str, Path]
+    members: dict[str, dict[str, list[Path]]]
+    """For each split and class, the images."""
+    outside: list[Path]
+    ignored: list[Path]
+
+    def images(self) -> Iterator[tuple[str, str, Path]]:
+        for split, of in self.members.items():
+            for name, paths in of.items():
+                for path in paths:
+                    yield split, name, path
+
+
+def _survey(folder: Path) -> _Layout:
+    """The layout as `list_folder` sees it, without stopping at what is wrong with it."""
+    if not folder.is_dir():
+        why = "it is a file" if folder.exists() else "no such folder"
+        raise DataError("cannot read the images", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
+    try:
+        roots = {SPLIT_FOLDERS[child.name.lower()]: child for child in subfolders(folder) if is_split(child)}
+        if "train" not in roots:
+            roots = roots or {"all": folder}
+        members = {name: {child.name: list_images(child) for child in subfolders(root)} for name, root in roots.items()}
+        outside = [path for place in {folder, *roots.values()} for path in place.iterdir() if _is_image(path)]
+        if "all" not in roots:
+            strangers = [child for child in subfolders(folder) if child not in roots.values()]
+            outside += [path for child in strangers for path in list_images(child) if _is_image(path)]
+    except OSError as error:
+        raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
+    if not outside and not any(paths for of in members.values() for paths in of.values()):
+        remedy = f"a folder with {LAYOUT}"
+        raise DataError("there is nothing to learn", file=folder, why="it holds no image", remedy=remedy)
+    return _Layout(roots, members, sorted(outside), sorted(_others(folder)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """Files that are neither images nor hidden."""
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith((".", "__"))]
+        for name in names:
+            if not name.startswith(".") and "." in name and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                yield Path(place, name)
+
+
+def _read(folder: Path, layout: _Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+    paths = [path for _, _, path in layout.images()]
+    return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
+
+
+def _found(kind: str, files: Iterable[str], text: str) -> Finding:
+    return Finding(kind, KINDS[kind][0], tuple(files), text)
+
+
+def _layout_findings(folder: Path, layout: _Layout) -> Iterator[Finding]:
+    def name_of(path: Path) -> str:
+        return os.path.relpath(path, folder)
+
+    for path in layout.outside:
+        yield _found("outside-classes", [name_of(path)], "it is in no class folder")
+    for path in layout.ignored:
+        yield _found("ignored", [name_of(path)], "it is not an image")
+    with_images = {name for of in layout.members.values() for name, paths in of.items() if paths}
+    if len(with_images) == 1:
+        yield _found("one-class", sorted(with_images), "there is nothing to tell apart")
+    for split, of in layout.members.items():
+        for name in sorted(of.keys() | with_images):
+            where = name_of(layout.roots[split] / name)
+            if name not in of:
+                yield _found("missing-class", [where], f"the {split} split has no image of the class")
+            elif not of[name]:
+                yield _found("empty-class", [where], "the folder holds no image")
+    yield from _twins({name for of in layout.members.values() for name in of})
+    for split in ("train", "all"):
+        members = layout.members.get(split, {}).items()
+        yield from _sizes({name_of(layout.roots[split] / name): len(paths) for name, paths in members if paths})
+
+
+def _twins(names: set[str]) -> Iterator[Finding]:
+    """Names that a person, or another file system, takes for one."""
+    alike = defaultdict(list)
+    for name in sorted(names):
+        alike[re.sub(r"\s", "", unicodedata.normalize("NFC", name).casefold())].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            yield _found("class-twins", group, "the names differ in case, spaces or Unicode form only")
+
+
+def _sizes(sizes: dict[str, int]) -> Iterator[Finding]:
+    for name, size in sizes.items():
+        if size < FEW_IMAGES:
+            yield _found("few-images", [name], f"it has {size} image{'s' * (size > 1)}")
+    if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
+        least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+        yield _found("imbalance", [most, least], f"{sizes[most]:,} images and {sizes[least]:,}")
+
+
+def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
+    sides = [min(entry.width, entry.height) for entry in entries.values() if not entry.why]
+    middle = median(sides) if sides else 0
+    for name, entry in entries.items():
+        if entry.why:
+            yield _found("unreadable", [name], entry.why)
+            continue
+        format_ = _SAME_FORMAT.get(entry.format, entry.format)
+        suffix = Path(name).suffix.lower()
+        if _FORMATS.get(suffix, suffix[1:].upper()) != format_:
+            yield _found("wrongly-named", [name], f"it is a {format_}")
+        if entry.mode == "CMYK":
+            yield _found("cmyk", [name], "its colours are CMYK")
+        if entry.bits > 8:
+            yield _found("sixteen-bit", [name], "it has more than 8 bits per channel")
+        if entry.alpha:
+            yield _found("alpha", [name], "it is transparent in places, or may be")
+        if entry.animated:
+            yield _found("animated", [name], "it has several frames or pages")
+        if entry.orientation != 1:
+            yield _found("exif-rotated", [name], f"its EXIF orientation is {entry.orientation}")
+        size = f"{entry.width:,} x {entry.height:,} pixels"
+        if entry.width * entry.height > ENORMOUS:
+            yield _found("enormous", [name], size)
+        if min(entry.width, entry.height) < TINY and middle > 2 * TINY:
+            yield _found("tiny", [name], f"{size}; the median shorter side is {middle:,.0f}")
+
+
+def _duplicates(folder: Path, layout: _Layout, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
+    """Each pair in its strongest kind: copies by the first of them, same pixels by the first of those."""
+    places = {os.path.relpath(path, folder): (split, name) for split, name, path in layout.images()}
+    names = [name for name in sorted(entries) if not entries[name].why]
+    for kind, key, text in (("exact", "sha256", "the bytes"), ("pixels", "pixels", "the pixels, not the bytes,")):
+        groups = defaultdict(list)
+        for name in names:
+            groups[getattr(entries[name], key)].append(name)
+        for group in groups.values():
+            if len(group) > 1:
+                yield _same(kind, group, places, f"{text} are the same")
+        names = [group[0] for group in groups.values()]
+    yield from _near([name for name in names if entries[name].dhash is not None], entries, places, near)
+
+
+def _near(names: list[str], entries: dict[str, Entry], places: _Places, near: int) -> Iterator[Finding]:
+    hashes = np.array([entries[name].dhash for name in names], dtype=np.uint64)
+    pairs, complete = near_pairs(hashes, near)
+    listed: Counter[str] = Counter()
+    for left, right in pairs.tolist():
+        differ = int(hashes[left] ^ hashes[right]).bit_count()
+        finding = _same("near", [names[left], names[right]], places, f"{differ} of 64 bits differ")
+        listed[finding.kind] += 1
+        if listed[finding.kind] <= MOST_FINDINGS:
+            yield finding
+    if not complete or max(listed.values(), default=0) > MOST_FINDINGS:
+        yield _found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
+
+
+def _same(kind: str, files: list[str], places: _Places, text: str) -> Finding:
+    splits, classes = ({places[file][part] for file in files} for part in (0, 1))
+    if len(classes) > 1:
+        kind += "-across-classes"
+    elif len(splits) > 1:
+        kind += "-across-splits"
+    return _found(kind, files, text)
+
+
+def _shown(name: str) -> str:
+    """A name that stays on its line: what cannot be printed is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
+    )
+
+
+def _cells(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _fit(text: str, width: int) -> str:
+    """`text`, or as much of its two ends as fits into `width` columns."""
+    if _cells(text) <= width:
+        return text
+    keep = len(text) // 2
+    while keep and _cells(text[:keep]) + _cells(text[-keep:]) + 1 > width:
+        keep -= 1
+    return f"{text[:keep]}…{text[-keep:]}" if keep else "…"
+
+
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ")
+
+
+def _example(finding: Finding, width: int) -> list[str]:
+    names = [_shown(name) for name in finding.files[:EXAMPLES]]
+    more = f" and {len(finding.files) - EXAMPLES:,} more" if len(finding.files) > EXAMPLES else ""
+    line = "    " + ": ".join(filter(None, (", ".join(names) + more, finding.text)))
+    if _cells(line) <= width:
+        return [line]
+    lines = [_fit(f"    {name}", width) for name in names]
+    return [*lines, *_wrap(f"{more.lstrip()}: {finding.text}".lstrip(": "), width, indent="      ")]
