@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from cyclopts import Group, Parameter
 from resnetkit.recipe import ModelRecipe, Recipe
 
 if TYPE_CHECKING:
-    from resnetkit.model import Arch
+    from resnetkit.arch import Arch
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
@@ -22,6 +23,22 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON obje
 Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]
 Model = Annotated[str, Parameter(name="MODEL", help="A run's folder, a model's, a file, a hub id, a name.")]
 Workers = Annotated[int | None, Parameter(help="Processes that decode files.")]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What has to be said of weights that do not say it themselves."""
+
+    model: str | None = None
+    """The network, a name from `resnetkit list models`, where it cannot be told from the weights."""
+    mean: str | None = None
+    """Of each channel in 0-1, as R,G,B."""
+    std: str | None = None
+    """Of each channel in 0-1, as R,G,B."""
+    size: int | None = None
+    """Side in pixels of what the network sees."""
+    classes: Path | None = None
+    """A text file of class names, one a line, in the order of the head."""
 
 
 def train_command(
@@ -88,11 +105,7 @@ def evaluate_command(
     data: Annotated[str, Parameter(name="DATA")],
     /,
     *,
-    model: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    mean: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    std: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    size: Annotated[int | None, Parameter(group=FOREIGN)] = None,
-    classes: Annotated[Path | None, Parameter(group=FOREIGN)] = None,
+    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
     data_root: DataRoot = None,
     batch_size: int = 256,
     workers: Workers = None,
@@ -107,24 +120,13 @@ def evaluate_command(
     ----------
     data
         A named set, or a folder of images whose classes the model knows.
-    model
-        The network, a name from `resnetkit list models`, where it cannot be told from the weights.
-    mean
-        Of each channel in 0-1, as R,G,B.
-    std
-        Of each channel in 0-1, as R,G,B.
-    size
-        Side in pixels of what the network sees.
-    classes
-        A text file of class names, one a line, in the order of the head.
     batch_size
         Images at a time. It changes the speed only.
     """
     from resnetkit.evaluation import evaluate
     from resnetkit.weights import load
 
-    told = _told(model, mean, std, size, classes)
-    classifier = load(source, **told, device=device, precision=precision)
+    classifier = load(source, **_told(foreign), device=device, precision=precision)
     report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers)
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
@@ -146,11 +148,7 @@ def predict_command(
     images: Annotated[list[Path], Parameter(name="IMAGES", consume_multiple=True)],
     /,
     *,
-    model: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    mean: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    std: Annotated[str | None, Parameter(group=FOREIGN)] = None,
-    size: Annotated[int | None, Parameter(group=FOREIGN)] = None,
-    classes: Annotated[Path | None, Parameter(group=FOREIGN)] = None,
+    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
     top: int = 3,
     batch_size: int = 32,
     device: Device = "auto",
@@ -164,16 +162,6 @@ def predict_command(
     ----------
     images
         Files, or folders of files.
-    model
-        The network, a name from `resnetkit list models`, where it cannot be told from the weights.
-    mean
-        Of each channel in 0-1, as R,G,B.
-    std
-        Of each channel in 0-1, as R,G,B.
-    size
-        Side in pixels of what the network sees.
-    classes
-        A text file of class names, one a line, in the order of the head.
     top
         How many classes to name.
     """
@@ -183,8 +171,7 @@ def predict_command(
 
     if top < 1:
         raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
-    told = _told(model, mean, std, size, classes)
-    classifier = load(source, **told, device=device, precision=precision)
+    classifier = load(source, **_told(foreign), device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []
     for row in predict_each(classifier, images, top=top, batch_size=batch_size):
@@ -278,7 +265,9 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
     kind
         What to list.
     """
-    rows = {"models": _model_rows, "recipes": _recipe_rows, "weights": _weights_rows, "data": _data_rows}[kind]()
+    from resnetkit.listing import ROWS, brief
+
+    rows = ROWS[kind]()
     if json_output:
         _print_json({kind: rows})
         return
@@ -295,80 +284,22 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(_brief, row.values()))
+        table.add_row(*map(brief, row.values()))
     _console().print(table)
 
 
-def _model_rows() -> list[dict[str, Any]]:
-    from resnetkit.arch import VARIANTS
-    from resnetkit.pretrained import WEIGHTS
-    from resnetkit.summary import summarise
-
-    rows = []
-    for name, arch in VARIANTS.items():
-        summary = summarise(arch, native_size(arch))
-        known = [each for each, weights in WEIGHTS.items() if weights.model == name]
-        rows.append(
-            {
-                "name": name,
-                "parameters": summary.parameters,
-                "multiply_adds": summary.multiply_adds,
-                "pixels": native_size(arch),
-                "source": arch.source,
-                "weights": known,
-            }
-        )
-    return rows
-
-
-def _weights_rows() -> list[dict[str, Any]]:
-    from resnetkit.pretrained import WEIGHTS
-
-    return [
-        {
-            "name": name,
-            "top1": weights.top1,
-            "pixels": weights.preprocess.size,
-            "source": weights.source,
-            "licence": weights.licence,
-            "cached": "yes" if weights.cached().is_file() else "no",
-        }
-        for name, weights in WEIGHTS.items()
-    ]
-
-
-def _recipe_rows() -> list[dict[str, Any]]:
-    from resnetkit.recipe import list_recipes
-
-    return [{"name": name, "what it is": what} for name, what in list_recipes().items()]
-
-
-def _data_rows() -> list[dict[str, Any]]:
-    from resnetkit.data import NAMED_SETS, default_data_root, default_recipe
-
-    rows = [{"name": name, "recipe": default_recipe(name), "from": str(default_data_root())} for name in NAMED_SETS]
-    rows[0]["from"] = "embedded"
-    return [*rows, {"name": "FOLDER/", "recipe": default_recipe("FOLDER/"), "from": "one folder for each class"}]
-
-
-def native_size(arch: "Arch") -> int:
-    """The side in pixels that a network was drawn for."""
-    return 224 if arch.stem == "imagenet" else 32
-
-
-def _told(
-    model: str | None, mean: str | None, std: str | None, size: int | None, classes: Path | None
-) -> dict[str, Any]:
-    """What the flags say of weights that do not say it themselves."""
+def _told(foreign: Foreign | None) -> dict[str, Any]:
+    """What the flags say of weights that do not say it themselves, as `load` takes it."""
     from resnetkit.weights import read_classes
 
-    names = read_classes(classes) if classes is not None else None
+    if foreign is None:
+        return {}
     return {
-        "model": model,
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "size": size,
-        "classes": names,
+        "model": foreign.model,
+        "mean": _numbers("--mean", foreign.mean),
+        "std": _numbers("--std", foreign.std),
+        "size": foreign.size,
+        "classes": read_classes(foreign.classes) if foreign.classes is not None else None,
     }
 
 
@@ -386,7 +317,8 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
-    from resnetkit.model import VARIANTS, get_arch
+    from resnetkit.arch import VARIANTS, get_arch
+    from resnetkit.listing import native_size
 
     if model not in VARIANTS and (Path(model).exists() or "." in model or "/" in model):
         from resnetkit.weights import Told, read_source
@@ -398,17 +330,6 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
     fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)
     return arch, native_size(arch)
-
-
-def _brief(value: object) -> str:
-    """A value for a table: large numbers in millions or billions; of names of weights what tells them apart."""
-    if isinstance(value, list):
-        return " ".join(name.partition(".")[2].removeprefix("imagenet1k_").removesuffix("_in1k") for name in value)
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    if not isinstance(value, int) or abs(value) < 10_000:
-        return str(value)
-    return f"{value / 1e9:.2f} G" if value >= 10**9 else f"{value / 1e6:.2f} M"
 
 
 def _times(numbers: tuple[int, ...]) -> str:
