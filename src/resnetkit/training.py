@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,7 +78,6 @@ class _Trainer:
         self.network = self.compute.network(create_network(recipe, data, start))
         self.network.recompute = recipe.recompute
         self.frozen = freeze(self.network, recipe.freeze)
-        self.optimizer = create_optimizer(self.network, recipe.optim)
         self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
         self.average = average_of(self.network, recipe.optim.ema) if recipe.optim.ema else None
         self.unreadable: dict[str, str] = dict(data.unreadable)
@@ -87,6 +87,11 @@ class _Trainer:
         self.step = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is first needed: PyTorch's optimizers import the compiler, which takes seconds."""
+        return create_optimizer(self.network, self.recipe.optim)
 
     @property
     def seconds(self) -> float:
