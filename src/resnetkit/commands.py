@@ -92,11 +92,15 @@ def train_command(
         _print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
         print(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
-        print("Next:")
-        print(f"  resnetkit predict {run} PICTURE…      what is on a picture")
-        print(f"  resnetkit summary {run}               the network, stage by stage")
+        hints = {
+            f"resnetkit predict {run} PICTURE…": "what is on a picture",
+            f"resnetkit summary {run}": "the network, stage by stage",
+        }
         if classifier.recipe["data"]["name"] == "digits":
-            print("  resnetkit train photos/               your own pictures, one folder for each class")
+            hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
+        print("Next:")
+        for hint, what in hints.items():
+            print(f"  {hint:{max(map(len, hints))}}  {what}")
     return 9 if strict and figures["unreadable"] else 0
 
 
