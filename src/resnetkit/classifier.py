@@ -122,14 +122,14 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
     try:
-        saved = json.loads((folder / CONFIG).read_bytes())["resnetkit"]
+        config = json.loads((folder / CONFIG).read_bytes())
+        saved, name = config["resnetkit"], config["architecture"]
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != saved["sha256"]:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
         network = ResNet(Arch.from_dict(saved["arch"]))
         network.load_state_dict(safetensors.torch.load(weights))
         settings = saved["preprocess"] | {key: tuple(saved["preprocess"][key]) for key in ("mean", "std")}
-        name = json.loads((folder / CONFIG).read_bytes())["architecture"]
         return Classifier(
             network,
             Preprocess(**settings),

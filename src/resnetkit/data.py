@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,13 +109,9 @@ def load_data(
         data = _load_folder(Path(name), settings, whole=whole)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
         positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
-        data = _replace_train(data, data.train.take(positions))
+        data = replace(data, train=data.train.take(positions))
         data.notes.append(f"trains on {len(positions)} images only, as data.limit says")
     return data
-
-
-def _replace_train(data: Data, train: Split) -> Data:
-    return Data(data.name, data.classes, train, data.validation, data.test, data.channels, data.notes, data.unreadable)
 
 
 def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarray]:
