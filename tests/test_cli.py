@@ -168,7 +168,11 @@ BAD_INPUT = {
     "set not there": (("train", "fashion-mnist", "--data-root", "empty"), 3, "fashion-mnist is not complete in empty"),
     "no model": (("evaluate", "empty", "digits"), 2, "there is no model in empty"),
     "damaged model": (("evaluate", "damaged", "digits"), 4, "the model is damaged in damaged/model/model.safetensors"),
-    "damaged checkpoints": (("train", "--resume", "--out", "damaged", "--epochs", 9), 4, "no checkpoint can be used"),
+    "damaged checkpoints": (
+        ("train", "--resume", "--out", "damaged", "--steps", 9, "--allow-change", "epochs", "steps"),
+        4,
+        "no checkpoint can be used",
+    ),
     "unknown class": (("evaluate", "run", "lacks"), 3, "the classifier does not know blue, green, red"),
     "top 0": (("predict", "run", "flat", "--top", 0), 2, "--top 0 cannot be"),
     "size 0": (("summary", "resnet18", "--image-size", 0), 2, "0 x 0 px cannot be"),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import resnetkit as rk
 from conftest import TINY
 from resnetkit.data import load_data
-from resnetkit.errors import CheckpointError, DataError, DivergedError, UsageError
+from resnetkit.errors import CheckpointError, DivergedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import Order
 from resnetkit.preprocess import Preprocess
@@ -62,7 +62,13 @@ def test_the_loop_matches_a_plain_pytorch_loop(tmp_path: Path) -> None:
 
 
 def test_digits_are_learnt_and_the_run_is_written(digits_run: Path) -> None:
-    assert {path.name for path in digits_run.iterdir()} == {"recipe.toml", "metrics.jsonl", "checkpoints", "model"}
+    assert {path.name for path in digits_run.iterdir()} == {
+        "recipe.toml",
+        "metrics.jsonl",
+        "images.safetensors",
+        "checkpoints",
+        "model",
+    }
     rows = journal(digits_run)
     assert [row["event"] for row in rows] == ["epoch"] * 4 + ["end"]
     assert rows[0]["train_loss"] > rows[3]["train_loss"]
@@ -120,7 +126,7 @@ def test_resuming_a_finished_run_changes_nothing(digits_run: Path) -> None:
 
 def test_a_finished_run_can_be_made_longer(digits_run: Path, tmp_path: Path) -> None:
     shutil.copytree(digits_run, tmp_path / "run")
-    longer = rk.train(out=tmp_path / "run", resume=True, quiet=True, epochs=5)
+    longer = rk.train(out=tmp_path / "run", resume=True, quiet=True, epochs=5, allow_change=["epochs"])
     assert longer.metrics["steps"] > journal(digits_run)[-1]["steps"]
     assert [row["event"] for row in journal(tmp_path / "run")][-2:] == ["epoch", "end"]
 
@@ -157,8 +163,10 @@ def test_other_images_are_refused_on_resume(photos: Path, tmp_path: Path) -> Non
     settings["model"] = {"name": "resnet20", **TINY["model"]}
     rk.train(photos, "scratch", out=tmp_path / "run", quiet=True, **settings)
     next((photos / "train" / "red").iterdir()).unlink()
-    with pytest.raises(DataError, match="the checkpoint saw 24 and there are now 23"):
-        rk.train(out=tmp_path / "run", resume=True, quiet=True, epochs=2)
+    extended = {"resume": True, "quiet": True, "epochs": 2, "allow_change": ["epochs"]}
+    with pytest.raises(UsageError, match=r"the images have changed .*photos: 1 removed\..*--accept-data-change"):
+        rk.train(out=tmp_path / "run", **extended)
+    rk.train(out=tmp_path / "run", accept_data_change=True, **extended)
 
 
 def test_a_folder_is_learnt_and_bad_files_are_counted(photos: Path, tmp_path: Path, capfd) -> None:

@@ -20,6 +20,7 @@ from resnetkit.storage import sha256, sync_folder, write_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+BUILDING = ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,16 @@ def save(
 ) -> Path:
     """Write `root/step-…` and, once it has been read back, delete all but the newest `keep`.
 
-    Raises `StorageError` (exit code 7); the checkpoints that were there are then still there.
+    One process at a time may save under `root`. Raises `StorageError` (exit code 7); the checkpoints that were there
+    are then still there.
     """
     target = root / f"step-{step:08d}"
-    building = root / f".tmp-{target.name}-{os.getpid()}"
+    building = root / f"{BUILDING}{target.name}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(building, ignore_errors=True)
+        sync_folder(root.parent)
+        for left_over in root.glob(f"{BUILDING}*"):
+            shutil.rmtree(left_over)
         building.mkdir()
         files = {f"{name}.safetensors": _pack(group) for name, group in tensors.items()}
         files["state.json"] = json.dumps(dict(state), indent=1).encode()
@@ -58,11 +62,13 @@ def save(
         sync_folder(building)
         if target.exists():
             shutil.rmtree(target)
-        building.rename(target)
+        os.rename(building, target)  # noqa: PTH104
         sync_folder(root)
-        _verified(target)
+        _read_back(target)
         for old in _steps(root)[:-keep]:
-            shutil.rmtree(old)
+            # Its name goes first: a half-deleted folder must not look like a damaged checkpoint.
+            os.rename(old, root / f"{BUILDING}{old.name}")  # noqa: PTH104
+            shutil.rmtree(root / f"{BUILDING}{old.name}")
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
         raise StorageError.from_os(error, "cannot save the checkpoint", target) from error
@@ -109,6 +115,16 @@ def _verified(folder: Path) -> dict[str, bytes]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
     return files
+
+
+def _read_back(folder: Path) -> None:
+    try:
+        _verified(folder)
+    except CheckpointError as error:
+        shutil.rmtree(folder)
+        raise StorageError(
+            "the disk does not give back what was written", file=folder, why=error.why, remedy="another disk with --out"
+        ) from error
 
 
 def _steps(root: Path) -> list[Path]:

@@ -117,7 +117,8 @@ def _report(error: BaseException) -> int:
         return 130
     known = _known(error)
     if known is not None:
-        print(f"error: {known}", file=sys.stderr)
+        if not known.said:
+            print(f"error: {known}", file=sys.stderr)
         return known.exit_code
     print(
         f"error: a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it",

@@ -1,6 +1,7 @@
 """One typed function for each command. Its signature and docstring are its `--help`."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ def train_command(
     weights: str | None = None,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    accept_data_change: Annotated[bool, Parameter(negative="")] = False,
     data_root: DataRoot = None,
     json_output: Json = False,
     strict: Strict = False,
@@ -69,7 +72,11 @@ def train_command(
     out
         Folder of the run. Without it: runs/DATA-TIME.
     resume
-        Go on with the run in --out from its last checkpoint.
+        Go on with the run in --out, exactly, from its last checkpoint; where there is none yet, begin.
+    allow_change
+        With --resume: recipe keys that may differ from those that the run was begun with, such as optim.lr.
+    accept_data_change
+        With --resume: go on although the images are others.
     """
     from resnetkit.training import train
 
@@ -82,7 +89,18 @@ def train_command(
             model = WEIGHTS[weights].model
     if model is not None:
         settings["model"] = {**settings.get("model", {}), "name": model}
-    classifier = train(data, recipe, out=out, resume=resume, data_root=data_root, **settings)
+    classifier = train(
+        data,
+        recipe,
+        out=out,
+        resume=resume,
+        allow_change=allow_change or (),
+        accept_data_change=accept_data_change,
+        data_root=data_root,
+        **settings,
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # the first rank speaks for all
     figures, folder = classifier.metrics, classifier.folder
     run = folder.parent if folder is not None else Path()
     if json_output:

@@ -189,11 +189,11 @@ DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper"}
 """Recipe of a named set where it is not the recipe of the same name."""
 
 
-def default_recipe(name: str, *, pretrained: bool = False) -> str:
-    """The recipe that fits a data set when none is asked for; a folder is fine-tuned where weights are given."""
+def default_recipe(name: str, *, weights: str | None = None) -> str:
+    """The recipe that fits a data set when none is asked for: a folder is fine-tuned, unless `weights` is "none"."""
     if name in NAMED_SETS:
         return DEFAULT_RECIPES.get(name, name)
-    return "finetune" if pretrained else "scratch"
+    return "scratch" if weights == "none" else "finetune"
 
 
 def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:

@@ -75,6 +75,11 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
     return Compute(chosen, precision)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch has run out of memory, on an accelerator or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def describe_machine() -> dict[str, str]:
     """What a measured figure depends on: processor, threads, versions."""
     return {

@@ -7,7 +7,8 @@ ResnetkitError          1   a fault of ours
 ├── DivergedError       5   the loss is no longer finite
 ├── MemoryLimitError    6   out of memory
 ├── StorageError        7   disk full, read-only, failing
-└── StoppedError      130   interrupted by the user
+├── PeerError           8   another process of the same training has gone
+└── StoppedError      130   interrupted by the user; 143 by the system
 """
 
 import difflib
@@ -21,6 +22,8 @@ class ResnetkitError(Exception):
     """Base of all errors that a caller may want to catch. `str()` is one line that ends with a remedy."""
 
     exit_code = 1
+    said = False
+    """Whether another process says it already."""
 
     def __init__(
         self, what: str, *, file: str | PathLike[str] | None = None, why: str | None = None, remedy: str | None = None
@@ -101,7 +104,13 @@ class StorageError(ResnetkitError):
         )
 
 
+class PeerError(ResnetkitError):
+    """Another process of the same training has gone or cannot be reached."""
+
+    exit_code = 8
+
+
 class StoppedError(ResnetkitError):
-    """Interrupted by the user."""
+    """Interrupted by the user, or by a system that wants its machine back."""
 
     exit_code = 130

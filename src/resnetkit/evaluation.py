@@ -1,35 +1,71 @@
 """How good a classifier is on labelled images that it has not seen."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.data import NAMED_SETS, Data, Split, load_data
+from resnetkit.device import is_out_of_memory
 from resnetkit.errors import DataError
 from resnetkit.feed import evaluation_batches
 from resnetkit.metrics import Tally
+from resnetkit.ranks import ALONE, Ranks
 from resnetkit.recipe import DataRecipe
 
 BATCH_SIZE = 256
 
 
 @torch.inference_mode()
-def score(classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None) -> dict:
-    """Figures of one split: `count`, `loss` (cross-entropy), `top1`, `top5` (percent), and `unreadable` by file."""
+def score(
+    classifier: Classifier,
+    split: Split,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    ranks: Ranks = ALONE,
+    between: Callable[[], None] = lambda: None,
+) -> dict:
+    """Figures of one split: `count`, `loss` (cross-entropy), `top1`, `top5` (percent), and `unreadable` by file.
+
+    Every image counts once, for any number of ranks: each scores a part, and the sums are added up. `between` is called
+    between batches, as often on one rank as on the other; it may raise. Memory that does not suffice for a batch is
+    asked for again in halves.
+    """
     unreadable: dict[str, str] = {}
     tally = Tally(len(classifier.classes), classifier.compute.device)
+    first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
+    mine = split if ranks.alone else split.take(np.arange(first, last))
     batches = evaluation_batches(
-        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers, unreadable=unreadable
+        mine, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers, unreadable=unreadable
     )
-    for images, labels in batches:
-        logits = classifier.logits(images)
-        tally.update(logits, labels, F.cross_entropy(logits, labels))
+    for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
+        if (batch := next(batches, None)) is not None:
+            images, labels = batch
+            logits = _in_parts(classifier, images)
+            tally.update(logits, labels, F.cross_entropy(logits, labels))
+        between()
+    if not ranks.alone:
+        tally.restore(ranks.sum(*tally.state()))
+        for others in ranks.gather(unreadable):
+            unreadable |= others
     return tally.compute() | {"unreadable": unreadable}
+
+
+def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
+    try:
+        return classifier.logits(images)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(images) == 1:
+            raise
+    # Outside of the handler the error is gone, and with it what it held on to.
+    return torch.cat([_in_parts(classifier, part) for part in images.chunk(2)])
 
 
 def evaluate(

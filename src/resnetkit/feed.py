@@ -16,10 +16,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from resnetkit.augment import Augment
 from resnetkit.data import Files, Images, Split
 from resnetkit.device import Compute
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, StorageError
 from resnetkit.preprocess import Preprocess, read_image
 from resnetkit.randomness import permutation
+from resnetkit.ranks import ALONE, Ranks
+from resnetkit.signals import leave_signals_to_parent
 
+PATIENCE = "RESNETKIT_WORKER_SECONDS"
+"""Environment variable: how long to wait for a process that decodes; ten minutes by default."""
 FEW_FILES = 64
 """Below this many files, starting processes to decode them costs more than it saves."""
 
@@ -37,10 +41,13 @@ class Batch:
 
 
 class Order:
-    """Which samples a step sees: a pure function of (seed, step)."""
+    """Which samples a step sees: a pure function of (seed, step).
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.seed = count, seed
+    `batch_size` counts the images of all ranks; each of them sees a part of every step.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, ranks: Ranks = ALONE) -> None:
+        self.count, self.seed, self.ranks = count, seed, ranks
         self.batch_size = min(batch_size, count)
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -55,6 +62,12 @@ class Order:
             inside = epochs == epoch
             indices[inside] = self._cached[1][places[inside]]
         return epochs, indices
+
+    def mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What this rank sees of a step: epochs and sample indices, each of shape (batch_size / ranks,)."""
+        first, last = (self.batch_size * each // self.ranks.size for each in (self.ranks.rank, self.ranks.rank + 1))
+        epochs, indices = self.step(step)
+        return epochs[first:last], indices[first:last]
 
     def ends_epoch(self, step: int) -> bool:
         """Whether the first `step` steps complete an epoch that fewer would not."""
@@ -93,7 +106,7 @@ def _from_memory(
     # Pixels stay where they are drawn from: on an accelerator the whole split is moved there once.
     pixels, labels = compute.tensor(split.pixels), compute.tensor(split.labels)
     for step in range(start, stop):
-        epochs, indices = order.step(step)
+        epochs, indices = order.mine(step)
         chosen = torch.from_numpy(indices).to(pixels.device)
         batch = pixels[chosen]
         if augment.per_image:
@@ -137,10 +150,28 @@ def _as_list(items: list[Tensor | str]) -> list[Tensor | str]:
 
 def _loader(
     dataset: Dataset, batches: "Sampler[list] | list[list[int]]", count: int, workers: int | None
-) -> DataLoader:
+) -> Iterator[list[Tensor | str]]:
+    """What a loader gives. Raises `StorageError` (exit code 7) where a process that decodes has died or hangs."""
     if workers is None:
         workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=_as_list)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_list,
+        worker_init_fn=leave_signals_to_parent,
+        timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise StorageError(
+            "a process that decodes images has died or hangs",
+            why=" ".join(str(error).split())[:160],
+            remedy=f"--data.workers {workers // 2}, and more shared memory (--shm-size) in a container; then --resume",
+        ) from error
 
 
 class _Places(Sampler[list]):
@@ -151,7 +182,7 @@ class _Places(Sampler[list]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.stop):
-            epochs, indices = self.order.step(step)
+            epochs, indices = self.order.mine(step)
             yield list(zip(epochs.tolist(), indices.tolist(), strict=True))
 
     def __len__(self) -> int:
@@ -170,7 +201,7 @@ def _from_files(
 ) -> Iterator[RawBatch]:
     loader = _loader(_TrainingFiles(split, augment), _Places(order, start, stop), len(split), workers)
     for step, decoded in zip(range(start, stop), loader, strict=True):
-        epochs, indices = order.step(step)
+        epochs, indices = order.mine(step)
         good = _sort_out(decoded, indices, split, unreadable)
         if not len(good):
             raise DataError("no image of a whole batch can be read", file=split.paths[int(indices[0])])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resnetkit.errors import StorageError
+from resnetkit.storage import append_file
 
 
 class Journal:
@@ -23,8 +24,7 @@ class Journal:
     def write(self, **fields: Any) -> None:
         """Add a line. Raises `StorageError` (exit code 7)."""
         try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(fields) + "\n")
+            append_file(self.path, (json.dumps(fields) + "\n").encode())
         except OSError as error:
             raise StorageError.from_os(error, "cannot write the journal", self.path) from error
 
@@ -33,9 +33,12 @@ class Journal:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the first `size` bytes."""
-        if self.path.exists():
-            os.truncate(self.path, size)
+        """Forget what was written after the first `size` bytes. Raises `StorageError` (exit code 7)."""
+        if self.size() > size:
+            try:
+                os.truncate(self.path, size)
+            except OSError as error:
+                raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
 
 
 class Reporter:

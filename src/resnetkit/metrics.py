@@ -28,3 +28,12 @@ class Tally:
             return {"count": 0, "loss": float("nan"), "top1": float("nan"), "top5": float("nan")}
         loss, top1, top5 = (self.sums / self.count).tolist()
         return {"count": self.count, "loss": loss, "top1": round(100 * top1, 4), "top5": round(100 * top5, 4)}
+
+    def state(self) -> list[float]:
+        """The sums so far, exact."""
+        return [*self.sums.tolist(), float(self.count)]
+
+    def restore(self, state: list[float]) -> None:
+        """Go on from what `state` gave."""
+        self.sums.copy_(torch.tensor(state[:-1], dtype=self.sums.dtype))
+        self.count = round(state[-1])

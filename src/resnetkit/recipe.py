@@ -42,6 +42,9 @@ class DataRecipe(_Section):
         None, ge=1, le=8192, description="Shorter side before the centre crop; none means image_size."
     )
     batch_size: int = Field(128, ge=1, description="Images in a step, over all devices.")
+    micro_batch: int | None = Field(
+        None, ge=2, description="Images at a time through the network; the step is that of the whole batch."
+    )
     validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
     limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
     mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
@@ -124,6 +127,8 @@ class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
     every_epochs: int = Field(1, ge=1)
+    every_steps: int | None = Field(None, ge=1, description="And within an epoch, after so many steps.")
+    every_minutes: float = Field(10.0, gt=0, description="And after so many minutes.")
     keep: int = Field(2, ge=1, description="Older ones are deleted.")
 
 
@@ -145,6 +150,7 @@ class Recipe(_Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
+    sync_batchnorm: bool = Field(False, description="BatchNorm over all ranks together; accelerators only.")
     recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()

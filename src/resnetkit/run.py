@@ -1,28 +1,63 @@
 """A run's folder: begun once, gone on with as often as needed, and never mixed with another run.
 
 runs/NAME/
-├── recipe.toml        the resolved recipe
-├── metrics.jsonl      one object for every epoch, one for the end
-├── checkpoints/       what going on needs
-└── model/             the result: model.safetensors and config.json
+├── recipe.toml          the resolved recipe
+├── metrics.jsonl        one object for every epoch, one for the end, and what happened on the way
+├── images.safetensors   which images it has seen
+├── checkpoints/         what going on needs
+└── model/               the result: model.safetensors and config.json
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from resnetkit import checkpoint
 from resnetkit.checkpoint import Checkpoint
-from resnetkit.data import default_recipe
-from resnetkit.errors import UsageError
+from resnetkit.data import NAMED_SETS, default_recipe
+from resnetkit.errors import StorageError, UsageError
 from resnetkit.log import Journal
-from resnetkit.recipe import LENGTHS, Recipe, load_recipe
-from resnetkit.storage import replace_file
+from resnetkit.pretrained import WEIGHTS
+from resnetkit.recipe import Recipe, load_recipe
+from resnetkit.storage import replace_file, sync_folder
 
-MAY_CHANGE = frozenset((*LENGTHS, "device", "recompute", "checkpoint", "data.workers", "expect"))
-"""Keys and sections of a recipe that may differ when a run goes on."""
+FREE = (
+    *("device", "recompute", "sync_batchnorm", "data.workers"),
+    *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep"),
+    *("expect.top1", "expect.seconds", "expect.runs"),
+)
+"""Keys of a recipe that may differ when a run goes on: they change neither the images nor the network."""
+WITH_LEAVE = (
+    *("epochs", "steps", "examples", "precision", "data.batch_size", "data.micro_batch"),
+    *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale", "trivial_augment")),
+    *(f"augment.{name}" for name in ("random_erasing", "mixup", "cutmix")),
+    *(f"optim.{name}" for name in ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")),
+    *(
+        f"optim.{name}"
+        for name in ("warmup", "warmup_shape", "warmup_factor", "label_smoothing", "clip", "layer_decay")
+    ),
+)
+"""Keys that may differ where it is asked for with `--allow-change KEY`; the journal says so."""
+REFUSED = (
+    *("seed", "freeze", "optim.name", "optim.decay_all", "optim.ema"),
+    *(
+        f"data.{name}"
+        for name in ("name", "image_size", "resize", "validation", "limit", "mean", "std", "allow_missing")
+    ),
+    *(f"model.{name}" for name in ("name", "weights", "depths", "block", "widths", "strides", "stem", "stem_width")),
+    *(f"model.{name}" for name in ("residual", "shortcut", "stride_on", "preactivation", "groups", "group_width")),
+    *(f"model.{name}" for name in ("zero_init_residual", "drop_path", "conv_bias", "projection_norm", "init")),
+    *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds", "class_weights")),
+)
+"""Keys that make another run of it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +68,8 @@ class Run:
     recipe: Recipe
     reached: Checkpoint | None = None
     notes: tuple[str, ...] = ()
+    changed: tuple[tuple[str, Any, Any], ...] = ()
+    """Keys that differ from those it was begun with, by leave: name, old value, new value."""
 
     @property
     def journal(self) -> Journal:
@@ -44,10 +81,57 @@ class Run:
         """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
+    @property
+    def images(self) -> Path:
+        """Which images it has seen."""
+        return self.folder / "images.safetensors"
+
     def begin(self) -> None:
         """Write the recipe, and cut the journal back to the checkpoint. Raises `StorageError` (exit code 7)."""
         replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
+        sync_folder(self.folder.parent)
         self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0)
+        for name, before, now in self.changed:
+            step = self.reached.step if self.reached else 0
+            self.journal.write(event="changed", step=step, key=name, before=before, now=now)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process away from the folder. A lock whose process has died is no lock.
+
+        Raises `UsageError` (exit code 2) where another process holds it, naming the process and its machine.
+        """
+        owner = self.folder / ".owner.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            holder = _read_owner(owner)
+            raise UsageError(
+                "another process is at work",
+                file=self.folder,
+                why=f"process {holder.get('pid', '?')} on {holder.get('host', 'this machine')} trains there",
+                remedy="wait until it has ended, or another --out",
+            ) from error
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot make the run's folder", self.folder) from error
+        try:
+            replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            yield
+        finally:
+            # Removed while it is still held: whoever comes now makes a new one.
+            owner.unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / ".lock").unlink(missing_ok=True)
+            lock.release()
+
+
+def _read_owner(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
 
 
 def open_run(
@@ -57,62 +141,92 @@ def open_run(
     out: str | Path | None,
     resume: bool,
     changes: dict[str, Any],
+    allow: Collection[str] = (),
 ) -> Run:
     """Decide on the recipe and the folder of a run, and find its newest checkpoint. Writes nothing.
 
+    `allow` names the keys that may differ from those that the run was begun with.
     Raises `UsageError` (exit code 2) where the folder holds something else or the recipe has changed,
     `CheckpointError` (exit code 4) where no checkpoint can be used.
     """
     if resume and out is None:
         raise UsageError("the run to go on with is not named", remedy="--resume --out DIR with the run's folder")
-    if data is not None:
-        changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
+    for name in allow:
+        if name not in WITH_LEAVE:
+            raise UsageError.unknown("key to change", name, WITH_LEAVE)
     folder = Path(out) if out is not None else None
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
-    if old_recipe is not None and recipe is None and data is None:
-        settings = load_recipe(old_recipe, changes)
-    else:
-        named = (changes.get("data") or {}).get("name", "digits")
-        pretrained = (changes.get("model") or {}).get("weights", "none") not in (None, "none")
-        settings = load_recipe(recipe or default_recipe(named, pretrained=pretrained), changes)
+    settings = decide(data, recipe, changes, old_recipe)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     if old_recipe is None:
         return Run(folder, settings)
-    _refuse_changes(load_recipe(old_recipe), settings, old_recipe)
+    before = load_recipe(old_recipe)
+    changed = _changes(before, settings, old_recipe, allow)
     reached, damaged = checkpoint.newest(folder / "checkpoints")
     notes = [f"left out: {line}" for line in damaged]
+    notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
-    return Run(folder, settings, reached, tuple(notes))
+    elif before.data.batch_size != settings.data.batch_size:
+        # Where the run stands is a number of images; the step that follows from it depends on the batch.
+        step = reached.step * before.data.batch_size // settings.data.batch_size
+        reached = replace(reached, step=step)
+    return Run(folder, settings, reached, tuple(notes), tuple(changed))
+
+
+def decide(data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None) -> Recipe:
+    """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
+    if data is not None:
+        changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
+    if old is not None and recipe is None and data is None:
+        return load_recipe(old, changes)
+    if recipe is not None:
+        return load_recipe(recipe, changes)
+    named, model = (changes.get("data") or {}).get("name", "digits"), dict(changes.get("model") or {})
+    if named not in NAMED_SETS and model.get("weights") is None and model.get("name") is not None:
+        # A folder is fine-tuned from the weights that are published for the network, where there are any.
+        model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")
+        changes = {**changes, "model": model}
+    return load_recipe(default_recipe(named, weights=model.get("weights")), changes)
 
 
 def _refuse_occupied(folder: Path, *, is_run: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError("the output folder cannot be made", file=folder, why="it is a file", remedy="another --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not child.name.startswith(".") for child in folder.iterdir()):
         what = "another run" if is_run else "other files"
         remedy = "--resume to go on with it, or another --out" if is_run else "another --out"
         raise UsageError(f"the output folder holds {what}", file=folder, remedy=remedy)
 
 
-def _refuse_changes(old: Recipe, new: Recipe, file: Path) -> None:
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+def _changes(old: Recipe, new: Recipe, file: Path, allow: Collection[str]) -> list[tuple[str, Any, Any]]:
+    """Keys that differ with leave. Raises `UsageError` for one that may not, or for which no leave was given."""
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+    changed = []
     for name in sorted(before.keys() | after.keys()):
-        free = name in MAY_CHANGE or name.partition(".")[0] in MAY_CHANGE
-        if not free and before.get(name) != after.get(name):
+        was, now = before.get(name), after.get(name)
+        if was == now or name in FREE:
+            continue
+        if name not in allow:
+            remedy = (
+                f"the old value, or --allow-change {name}" if name in WITH_LEAVE else "the old value, or another --out"
+            )
             raise UsageError(
                 f"{name} has changed since the run began",
                 file=file,
-                why=f"it was {before.get(name)!r} and is now {after.get(name)!r}",
-                remedy="the old value, or another --out",
+                why=f"it was {was!r} and is now {now!r}",
+                remedy=remedy,
             )
+        changed.append((name, was, now))
+    return changed
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

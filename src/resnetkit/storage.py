@@ -1,4 +1,8 @@
-"""Writing so that a file is either whole or not there, and reading so that damage is seen."""
+"""Writing so that a file is either whole or not there, and reading so that damage is seen.
+
+What has to survive a crash goes through plain system calls of `os`, one by one, so that a test can stop the process, or
+fill the disk, before and after each of them.
+"""
 
 import hashlib
 import os
@@ -9,10 +13,12 @@ from resnetkit.errors import StorageError
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file and wait until the disk has it. The folder must exist; the name must be free or ours."""
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -24,11 +30,26 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(beside, content)
-        beside.replace(path)
+        os.replace(beside, path)  # noqa: PTH105
         sync_folder(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise StorageError.from_os(error, "cannot write the file", path) from error
+
+
+def append_file(path: Path, content: bytes) -> None:
+    """Add to the end of a file and wait until the disk has it; where that fails, the file is as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,3 +65,10 @@ def sync_folder(folder: Path) -> None:
 def sha256(content: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """One call may write a part only, and never more than 2 GiB."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest[: 1 << 30]) :]

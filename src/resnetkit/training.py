@@ -1,31 +1,39 @@
-"""Training: one loop, from a recipe to a `Classifier`, that can be stopped after any epoch and resumed."""
+"""Training: one loop, from a recipe to a `Classifier`, that can be stopped at any moment and goes on exactly."""
 
 import math
+import os
 import time
-from functools import cached_property
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from resnetkit import checkpoint, device
+from resnetkit import checkpoint, device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, Split, describe_split, load_data
-from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
+from resnetkit.data import Data, Files, Split, describe_split, load_data
+from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import Order, training_batches
+from resnetkit.fingerprint import Fingerprint
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
 from resnetkit.model import ResNet
-from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_tensors, restore_optimizer
+from resnetkit.optim import Schedule
 from resnetkit.probe import Probe, probe, score_probe
-from resnetkit.randomness import key
-from resnetkit.run import Run, open_run
+from resnetkit.ranks import Ranks
+from resnetkit.run import Run, decide, flat, open_run
+from resnetkit.signals import Stopped, Stopping, exit_code
 from resnetkit.start import create_network, read_start, training_preprocess
+from resnetkit.state import State, copy_of
+from resnetkit.step import Stepper, with_sync_batchnorm
 from resnetkit.transfer import freeze
+
+BAD_STEPS = 3
+"""After so many steps in a row that were not finite, something has to be done."""
+FAILED_SAVES = 3
+"""After so many saves in a row that failed, training for nothing ends."""
 
 
 def train(
@@ -35,6 +43,8 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    allow_change: Collection[str] = (),
+    accept_data_change: bool = False,
     data_root: str | Path | None = None,
     quiet: bool = False,
     **changes: Any,
@@ -43,80 +53,138 @@ def train(
 
     `data`: a named set or a folder of images; "digits" where nothing is said.
     `recipe`: a name or a TOML file; the one that fits the data where nothing is said.
-    `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on.
+    `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on, from its last checkpoint
+    and exactly as if it had not been stopped; where there is none yet, it begins.
+    `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
+    it go on with other images.
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
-    Raises the errors of `resnetkit.errors`.
+    Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
-    reporter = Reporter(quiet=quiet)
-    run = open_run(data, recipe, out=out, resume=resume, changes=changes)
-    for note in run.notes:
-        reporter.line(note)
-    try:
-        return _Trainer(run, load_data(run.recipe.data.name, run.recipe.data, data_root=data_root), reporter).train()
-    except KeyboardInterrupt:
-        saved = any(run.checkpoints.glob("step-*"))
-        raise StoppedError(
-            "interrupted",
-            why=f"the last finished epoch is saved in {run.folder}" if saved else "no epoch was finished",
-            remedy=f"resnetkit train --resume --out {run.folder}" if saved else None,
-        ) from None
+    stopping = Stopping()
+    with stopping.watched(), ranks.joined(ranks.current()) as peers:
+        reporter = Reporter(quiet=quiet or not peers.first)
+        folder: Path | None = None
+        try:
+            request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
+            if recipe is not None:
+                request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
+            peers.agree({f"the recipe's {name}": value for name, value in request.items()})
+            going_on = resume or (out is not None and restarted())
+            run = peers.from_first(
+                lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
+            )
+            folder = run.folder
+            for note in run.notes:
+                reporter.line(note)
+            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root)
+            return _Trainer(run, images, reporter, peers, stopping, accept_data_change=accept_data_change).train()
+        except Stopped as stop:
+            error = StoppedError("stopped", why="nothing had been begun that could be saved")
+            if folder is not None and any((folder / "checkpoints").glob("step-*")):
+                error = StoppedError(
+                    "stopped",
+                    why=f"the last checkpoint is in {folder}",
+                    remedy=f"resnetkit train --resume --out {folder}",
+                )
+            error.exit_code = exit_code(stop.number)
+            raise error from None
 
 
 class _Trainer:
     """The parts of one run, put together once."""
 
-    def __init__(self, run: Run, data: Data, reporter: Reporter) -> None:
+    def __init__(
+        self, run: Run, data: Data, reporter: Reporter, peers: Ranks, stopping: Stopping, *, accept_data_change: bool
+    ) -> None:
         recipe = run.recipe
         if data.train is None or not len(data.train):
             raise DataError("there is nothing to train on", file=data.name, remedy="a folder train/")
         self.run, self.recipe, self.data, self.split, self.reporter = run, recipe, data, data.train, reporter
+        self.ranks, self.stopping, self.accept_data_change = peers, stopping, accept_data_change
         self.compute = device.choose(recipe.device, recipe.precision)
         start = read_start(recipe)
         self.preprocess = training_preprocess(recipe, data, start)
-        self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
+        self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed, peers)
+        if self.order.batch_size < 2 * peers.size and recipe.transfer.mode != "head":
+            raise UsageError(
+                f"a batch of {self.order.batch_size} images for {peers.size} ranks",
+                why="BatchNorm needs two images at a time",
+                remedy=f"--data.batch-size {2 * peers.size} or more, and as many images",
+            )
         self.total_steps = recipe.total_steps(len(self.split))
-        self.network = self.compute.network(create_network(recipe, data, start))
+        network = create_network(recipe, data, start)
+        if recipe.sync_batchnorm and not peers.alone:
+            network = with_sync_batchnorm(network, self.compute)
+        self.network = self.compute.network(network)
         self.network.recompute = recipe.recompute
-        self.frozen = freeze(self.network, recipe.freeze)
-        self.schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
-        self.average = average_of(self.network, recipe.optim.ema) if recipe.optim.ema else None
+        schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
+        frozen = freeze(self.network, recipe.freeze)
+        self.stepper = Stepper(self.network, recipe, schedule, self.compute, frozen, peers)
+        self.state = State(run, self.stepper, Fingerprint.of(data), self._new_tally(), peers)
         self.unreadable: dict[str, str] = dict(data.unreadable)
-        self.extra: dict[str, Any] = {}
-        self.best: dict[str, Any] = {}
-        self.best_weights: dict[str, Tensor] = {}
-        self.step = 0
-        self._seconds_before = 0.0
-        self._began = time.monotonic()
-
-    @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Made when it is first needed: PyTorch's optimizers import the compiler, which takes seconds."""
-        return create_optimizer(self.network, self.recipe.optim)
+        self.stepping = False
+        """Whether a signal waits until the next place where the state can be saved."""
+        self._epoch_began = time.monotonic()
 
     @property
-    def seconds(self) -> float:
-        """Time spent training, validation included, over all sittings of the run."""
-        return self._seconds_before + time.monotonic() - self._began
+    def step(self) -> int:
+        """Steps behind us."""
+        return self.state.step
 
-    @property
-    def judged(self) -> ResNet:
-        """The network that is scored and kept: the average where there is one."""
-        return cast("ResNet", self.average.module) if self.average is not None else self.network
+    def _new_tally(self) -> Tally:
+        return Tally(len(self.data.classes), self.compute.device)
 
     def train(self) -> Classifier:
         """Train to the end of the recipe, keep the best weights, score them once on what was held out."""
         self._announce()
+        facts = {"class list": self.data.classes, "list of files": self.state.images.digest, "torch": torch.__version__}
+        self.ranks.agree(facts)
+        if not self.ranks.first:
+            return self._train()
+        with self.run.locked():
+            return self._train()
+
+    def _train(self) -> Classifier:
         if self.recipe.transfer.mode == "head":
             return self._train_head()
         if self.run.reached is not None:
-            self._restore(self.run.reached)
+            if not self.accept_data_change:
+                self.state.check_images(self.run.reached)
+            self.state.restore(self.run.reached, self.reporter)
+            self.reporter.line(f"resumed   at step {self.step:,} from {self.run.reached.folder}")
         if self.step >= self.total_steps and (self.run.folder / "model").is_dir():
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
-        self.run.begin()
-        if self.recipe.transfer.mode == "finetune" and self.run.reached is None:
-            self._begin_finetuning()
-        recipe, smoothing = self.recipe, self.recipe.optim.label_smoothing
+        self._begin()
+        if self.run.reached is None:
+            if self.recipe.transfer.mode == "finetune":
+                self._begin_finetuning()
+            with self.stopping.deferred():
+                # Before hours of work: is the disk writable, and large enough?
+                self.state.save(self.reporter, must=True)
+        with (
+            self.stopping.deferred(),
+            torch.random.fork_rng(enabled=bool(self.network.arch.drop_path)),
+            self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress,
+        ):
+            self.stepping = True
+            self.state.began = self.state.last_save = self._epoch_began = time.monotonic()
+            self._stop_if_asked()
+            if self.state.tally.count and self._at_epoch_end():
+                self._end_epoch()  # stopped while it was being scored
+            while self.step < self.total_steps:
+                self._go_on(progress)
+            self.stepping = False
+        return self._finish()
+
+    def _begin(self) -> None:
+        if self.ranks.first:
+            self.run.begin()
+            self.state.images.write(self.run.images)
+
+    def _go_on(self, progress: Any) -> None:
+        """Train from the current step to the end, or to a roll-back."""
+        recipe = self.recipe
         augment = Augment(recipe.augment, self.preprocess, num_classes=len(self.data.classes), seed=recipe.seed)
         batches = training_batches(
             self.split,
@@ -128,43 +196,77 @@ class _Trainer:
             workers=recipe.data.workers,
             unreadable=self.unreadable,
         )
-        self._began, epoch_began = time.monotonic(), time.monotonic()
-        tally = Tally(len(self.data.classes), self.compute.device)
-        with (
-            torch.random.fork_rng(enabled=bool(self.network.arch.drop_path)),
-            self.reporter.progress(self.total_steps, self.step, self.order.batch_size) as progress,
-        ):
-            self._train_mode()
-            for batch in batches:
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.schedule(self.step) * group["scale"]
-                if self.network.arch.drop_path:
-                    torch.manual_seed(key(recipe.seed, "network", self.step))
-                with self.compute.autocast():
-                    logits = self.network(batch.images)
-                    loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
-                loss.backward()
-                if recipe.optim.clip is not None:
-                    nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optim.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                if self.average is not None:
-                    self.average.update_parameters(self.network)
-                self.step += 1
-                tally.update(logits.detach(), batch.labels, loss.detach())
-                progress(self.step)
-                if self.step == self.total_steps or self.order.ends_epoch(self.step):
-                    self._end_epoch(tally.compute(), time.monotonic() - epoch_began)
-                    tally = Tally(len(self.data.classes), self.compute.device)
-                    epoch_began = time.monotonic()
-                    self._train_mode()
-        return self._finish()
+        self.stepper.ready()
+        for batch in batches:
+            taken = self.stepper(batch, self.step)
+            while self.stepper.notes:
+                self.reporter.line(f"note      {self.stepper.notes.pop(0)}")
+            if taken.applied:
+                self.state.bad_steps = 0
+                self.state.tally.update(taken.logits, batch.labels, taken.loss)
+            elif self._not_applied(float(taken.loss)):
+                return
+            self.state.step += 1
+            progress(self.step)
+            self._after_step()
 
-    def _train_mode(self) -> None:
-        """BatchNorm moves, except in what is frozen."""
-        self.network.train()
-        for part in self.frozen:
-            part.eval()
+    def _after_step(self) -> None:
+        """Whatever is due between two steps: stop, score, save."""
+        self._stop_if_asked()
+        every = self.recipe.checkpoint
+        if self._at_epoch_end():
+            self._end_epoch()
+        elif (every.every_steps and self.step % every.every_steps == 0) or self.ranks.any(
+            time.monotonic() - self.state.last_save >= 60 * every.every_minutes
+        ):
+            self.state.save(self.reporter)
+
+    def _at_epoch_end(self) -> bool:
+        return self.step == self.total_steps or self.order.ends_epoch(self.step)
+
+    def _stop_if_asked(self) -> None:
+        """Save and leave where any rank has been asked to stop. Called at the same places on all of them."""
+        number = self.ranks.any(self.stopping.number)
+        if not number:
+            return
+        self.state.save(self.reporter, must=True)
+        error = StoppedError(
+            "stopped",
+            why=f"everything up to step {self.step:,} is saved in {self.run.folder}",
+            remedy=f"resnetkit train --resume --out {self.run.folder}",
+        )
+        error.exit_code, error.said = exit_code(number), not self.ranks.first
+        raise error
+
+    def _not_applied(self, loss: float) -> bool:
+        """A step was not finite and changed nothing. True where the run was rolled back for it."""
+        self.state.bad_steps += 1
+        rate = self.stepper.schedule(self.step) * self.stepper.slower
+        files = []
+        if isinstance(self.split, Files):
+            files = [str(self.split.paths[i]) for i in self.order.mine(self.step)[1]]
+        self._write(event="not applied", step=self.step, loss=repr(loss), lr=rate, files=files)
+        if self.state.bad_steps < BAD_STEPS:
+            self.reporter.line(f"note      step {self.step}: loss or gradient not finite; the step was not applied")
+            return False
+        reached = self.ranks.from_first(lambda: checkpoint.newest(self.run.checkpoints)[0])
+        if self.state.rolled_back or reached is None:
+            raise DivergedError(
+                f"the loss is no longer finite by step {self.step}",
+                file=files[0] if files else None,
+                why=f"{BAD_STEPS} steps in a row had no finite loss or gradient, at a learning rate of {rate:.3g}"
+                + (f"; their {len(files)} files each are in {self.run.folder / 'metrics.jsonl'}" if files else ""),
+                remedy=f"--optim.lr {self.recipe.optim.lr / 10:.2g} in another --out",
+            )
+        before = self.step
+        self.state.restore(reached, self.reporter)
+        self.state.rolled_back, self.stepper.slower = True, self.stepper.slower / 2
+        self._write(event="rolled back", step=before, to=self.step, lr_factor=self.stepper.slower)
+        self.reporter.line(
+            f"note      {BAD_STEPS} steps in a row were not finite: back from step {before} to step {self.step}, once, "
+            f"with half the learning rate"
+        )
+        return True
 
     def _announce(self) -> None:
         data, recipe = self.data, self.recipe
@@ -191,22 +293,21 @@ class _Trainer:
         if len(self.unreadable) > 10:
             self.reporter.line(f"left out  and {len(self.unreadable) - 10} more")
 
-    def _end_epoch(self, fitted: dict[str, float], elapsed: float) -> None:
+    def _end_epoch(self) -> None:
         """Score the validation split, remember the best weights, write the journal and a checkpoint."""
+        fitted, elapsed = self._fitted(), time.monotonic() - self._epoch_began
         epoch = self.step * self.order.batch_size / self.order.count
-        rate, speed = self.schedule(self.step - 1), fitted["count"] / elapsed
+        rate = self.stepper.schedule(self.step - 1) * self.stepper.slower
         if not math.isfinite(fitted["loss"]):
             raise DivergedError(
                 f"the loss is no longer finite by step {self.step}",
                 why=f"the learning rate was {rate:.3g}",
-                remedy=f"--optim.lr {self.recipe.optim.lr / 10:.2g}",
+                remedy=f"--optim.lr {self.recipe.optim.lr / 10:.2g} in another --out",
             )
-        figures = self._score("validation", self.judged)
-        better = not self.best or (figures["top1"], -figures["loss"]) > (self.best["top1"], -self.best["loss"])
-        if better:
-            self.best = {"step": self.step, "top1": figures["top1"], "loss": figures["loss"]}
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.judged.state_dict().items()}
-        self.run.journal.write(
+        figures = self._score("validation", self.stepper.judged)
+        better = self.state.remember_best(self.stepper.judged, figures["top1"], figures["loss"])
+        speed = fitted["count"] / max(elapsed, 1e-9)
+        self._write(
             event="epoch",
             step=self.step,
             epoch=round(epoch, 4),
@@ -215,16 +316,25 @@ class _Trainer:
             train_top1=fitted["top1"],
             validation_loss=figures["loss"],
             validation_top1=figures["top1"],
-            seconds=round(self.seconds, 3),
+            seconds=round(self.state.seconds, 3),
             images_per_second=round(speed, 1),
         )
         self.reporter.line(
             f"epoch {epoch:.4g}: loss {fitted['loss']:.3f}, train {fitted['top1']:.2f} %, "
             f"validation {figures['top1']:.2f} %{' (best)' if better else ''}, {speed:,.0f} images/s, "
-            f"{self.seconds:.0f} s"
+            f"{self.state.seconds:.0f} s"
         )
+        self.state.tally = self._new_tally()
         if self.step == self.total_steps or round(epoch) % self.recipe.checkpoint.every_epochs == 0:
-            self._save()
+            self.state.save(self.reporter, must=self.step == self.total_steps)
+        self._epoch_began = time.monotonic()
+        self.stepper.ready()
+
+    def _fitted(self) -> dict[str, float]:
+        """The epoch's figures over the images of all ranks."""
+        whole = Tally(len(self.data.classes), torch.device("cpu"))
+        whole.restore(self.ranks.sum(*self.state.tally.state()))
+        return whole.compute()
 
     def _score(self, split_name: str, network: ResNet) -> dict[str, Any]:
         split = {"validation": self.data.validation, "test": self.data.test}[split_name]
@@ -232,7 +342,11 @@ class _Trainer:
             raise DataError(
                 "there is nothing to choose the best weights by", file=self.data.name, remedy="a folder val/"
             )
-        figures = score(self._classifier(network), split, workers=self.recipe.data.workers)
+        self.ranks.copy_from_first(network.buffers())
+        between = self._stop_if_asked if self.stepping else lambda: None
+        figures = score(
+            self._classifier(network), split, workers=self.recipe.data.workers, ranks=self.ranks, between=between
+        )
         self.unreadable |= figures.pop("unreadable")
         return figures
 
@@ -241,50 +355,9 @@ class _Trainer:
         name = self.recipe.model.name
         return Classifier(network, self.preprocess, self.data.classes, name, self.compute, recipe)
 
-    def _save(self) -> None:
-        tensors = {
-            "model": self.network.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer),
-            "best": self.best_weights,
-        }
-        if self.average is not None:
-            tensors["average"] = self.average.state_dict()
-        state = {
-            "best": self.best,
-            "extra": self.extra,
-            "seconds": self.seconds,
-            "journal_bytes": self.run.journal.size(),
-            "data": self._fingerprint(),
-            "torch": torch.__version__,
-        }
-        checkpoint.save(self.run.checkpoints, self.step, tensors, state, keep=self.recipe.checkpoint.keep)
-
-    def _restore(self, reached: checkpoint.Checkpoint) -> None:
-        if reached.state["data"] != self._fingerprint():
-            raise DataError(
-                "the images have changed since the run began",
-                file=self.data.name,
-                why=f"the checkpoint saw {reached.state['data']['images']} and there are now {len(self.split)}"
-                if reached.state["data"]["images"] != len(self.split)
-                else "their classes are others",
-                remedy="the old images, or another --out",
-            )
-        try:
-            self.network.load_state_dict(reached.tensors["model"])
-            restore_optimizer(self.optimizer, reached.tensors["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(reached.tensors["average"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
-            ) from error
-        self.best, self.best_weights = reached.state["best"], reached.tensors["best"]
-        self.extra = reached.state["extra"]
-        self.step, self._seconds_before = reached.step, reached.state["seconds"]
-        self.reporter.line(f"resumed   at step {self.step:,} from {reached.folder}")
-
-    def _fingerprint(self) -> dict[str, int]:
-        return {"images": len(self.split), "labels": key(*self.data.classes, *self.split.labels.tolist())}
+    def _write(self, **fields: Any) -> None:
+        if self.ranks.first:
+            self.run.journal.write(**fields)
 
     def _solve_head(self, parts: list[Split]) -> Probe:
         """Solve the head on the frozen backbone; it stands as the best until something beats it on validation."""
@@ -301,8 +374,8 @@ class _Trainer:
         )
         for line in solved.describe(self.data.classes):
             self.reporter.line(line)
-        self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-        self.extra = {
+        self.state.best_weights = copy_of(self.network)
+        self.state.extra = {
             "cross_validation": solved.head.to_dict(self.data.classes),
             "frozen_drift": solved.drift,
         }
@@ -313,50 +386,56 @@ class _Trainer:
         if (self.run.folder / "model").is_dir():
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
-        self.run.begin()
+        self._begin()
         parts = [self.split]
         if self.data.test is not None and self.data.validation is not None:
             parts.append(self.data.validation)  # nothing is chosen on it here, so it may be learnt from
         solved = self._solve_head(parts)
-        self.best, self.step, self.total_steps = {"step": 0}, 0, 0
+        self.state.best, self.total_steps = {"step": 0}, 0
         _, held_out = self.data.held_out()
         figures = score_probe(self.network, self.preprocess, held_out, self.compute, unreadable=self.unreadable)
-        speed = len(solved.features.labels) / max(self.seconds, 1e-9)
+        speed = len(solved.features.labels) / max(self.state.seconds, 1e-9)
         return self._finish(figures, images_per_second=round(speed, 1))
 
     def _begin_finetuning(self) -> None:
         """The head first; what it scores on validation is what fine-tuning has to beat."""
         self._solve_head([self.split])
         figures = self._score("validation", self.network)
-        self.best = {"step": 0, "top1": figures["top1"], "loss": figures["loss"]}
+        self.state.best = {"step": 0, "top1": figures["top1"], "loss": figures["loss"]}
         self.reporter.line(f"head alone: validation {figures['top1']:.2f} %; now all layers that are not frozen")
 
     def _finish(self, figures: dict[str, Any] | None = None, **more: Any) -> Classifier:
         """Score the best weights once on the held-out split, save the model, say what to do next."""
-        seconds = self.seconds
-        network = self.judged
-        network.load_state_dict(self.best_weights)
+        seconds = self.state.seconds
+        network = self.stepper.judged
+        network.load_state_dict(self.state.best_weights)
         split_name, _ = self.data.held_out()
         figures = figures or self._score(split_name, network)
         figures |= {
             "split": split_name,
             "steps": self.total_steps,
-            "best_step": self.best["step"],
+            "best_step": self.state.best["step"],
             "seconds": round(seconds, 2),
             "images_per_second": round(self.total_steps * self.order.batch_size / max(seconds, 1e-9), 1),
             "unreadable": len(self.unreadable),
         }
-        figures |= self.extra | more
-        if self.best["step"] == 0 and self.total_steps:
+        figures |= self.state.extra | more
+        if self.state.best["step"] == 0 and self.total_steps:
             self.reporter.line("fine-tuning did not beat the head alone on validation: the head alone is kept")
         classifier = self._classifier(network)
         classifier.metrics = figures | {"machine": device.describe_machine(), "compute": self.compute.describe()}
-        classifier.save(self.run.folder / "model")
-        self.run.journal.write(event="end", **figures)
+        if self.ranks.first:
+            classifier.save(self.run.folder / "model")
+        self._write(event="end", **figures)
         self.reporter.line(
             f"{split_name}: top-1 {figures['top1']:.2f} %, loss {figures['loss']:.3f}, on {figures['count']:,} images; "
-            + (f"best weights of step {self.best['step']:,}; " if self.best["step"] else "")
+            + (f"best weights of step {self.state.best['step']:,}; " if self.state.best["step"] else "")
             + f"{seconds:.1f} s of training"
         )
         self._name_unreadable()
         return classifier
+
+
+def restarted() -> bool:
+    """Whether `torchrun` has started this process anew after a failure: then the same command goes on."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"

@@ -1,0 +1,73 @@
+"""Being asked to stop: Ctrl-C, SIGTERM, and SIGUSR1, which batch systems send before they take a machine away.
+
+While a run can save itself, the first signal is only noted and the loop looks at it between two batches. At any other
+time, and at the second signal, it ends what is going on.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Stopped(BaseException):
+    """Raised where a signal ends work that has nothing to save. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Stopping:
+    """Whether a run has been asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._deferred = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the signals; what was done with them before is done again afterwards.
+
+        Only a process's main thread can watch; in another one nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a signal is noted only: whoever works here asks `number` at every place where it can stop."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            os._exit(exit_code(number))
+        self.number = number
+        if not self._deferred:
+            raise Stopped(number)
+
+
+def exit_code(number: int) -> int:
+    """130 for Ctrl-C; 143 for the others, which all mean that somebody else wants the machine."""
+    return 130 if number == signal.SIGINT else 143
+
+
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
