@@ -93,7 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug and not isinstance(error, SystemExit):
             raise
         code = _report(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    if "RANK" in os.environ:
+        # One of several processes: where another has gone, PyTorch's threads may abort an orderly way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _say_notes() -> None:

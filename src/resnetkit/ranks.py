@@ -4,10 +4,15 @@ PyTorch's own engine: `torchrun` starts the processes and says to each which it 
 tensors. A single process is a world of one, for which nothing here does anything.
 """
 
+import ctypes
 import os
+import signal
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -29,6 +34,8 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local: int = 0
+    waits: list[float] = field(default_factory=list, compare=False)
+    """Seconds that this rank has waited for the others, at each place where they meet."""
 
     @property
     def first(self) -> bool:
@@ -44,8 +51,9 @@ class Ranks:
         """Each value summed over all ranks."""
         if self.alone:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
+        total, began = torch.tensor(values, dtype=torch.float64), time.monotonic()
         dist.all_reduce(total)
+        self.waits.append(time.monotonic() - began)
         return total.tolist()
 
     def any(self, flag: float) -> int:
@@ -86,6 +94,15 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def straggler(self) -> tuple[int, float] | None:
+        """The rank for which the others have waited longest since this was last asked, and for how many seconds."""
+        if self.alone:
+            return None
+        waited = self.gather(sum(self.waits))
+        self.waits.clear()
+        slowest = waited.index(min(waited))
+        return slowest, max(waited) - waited[slowest]
+
     def agree(self, facts: Mapping[str, object]) -> None:
         """Leave together where ranks do not have the same facts. Raises `UsageError` (exit code 2), naming the key."""
         everyone = self.gather({name: repr(value) for name, value in facts.items()})
@@ -110,7 +127,8 @@ def current() -> Ranks:
     """What `torchrun` says of this process; a world of one without it. Nothing is connected yet."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return ALONE
-    return Ranks(*(int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Ranks(rank, size, local)
 
 
 @contextmanager
@@ -122,14 +140,19 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
     if ranks.alone or dist.is_initialized():
         yield ranks
         return
+    _leave_with_parent()
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local)
         backend += ",cuda:nccl"
+    patience = timedelta(seconds=float(os.environ.get(PATIENCE, "1800")))
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=float(os.environ.get(PATIENCE, "1800"))))
+        common, _, _ = next(dist.rendezvous("env://", ranks.rank, ranks.size, timeout=patience))
+        store = _register(ranks, common, patience)
+        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=patience)
         yield ranks
-    except RuntimeError as error:
+        dist.barrier()  # the first rank holds the register in which the others look each other up
+    except (RuntimeError, OSError) as error:
         if not _is_of_a_peer(error):
             raise
         raise PeerError(
@@ -142,7 +165,45 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _is_of_a_peer(error: RuntimeError) -> bool:
+def _register(ranks: Ranks, common: dist.Store, patience: timedelta) -> dist.Store:
+    """The register in which ranks look each other up, kept by the first of them.
+
+    torchrun's own register, `common`, outlives the processes that it starts again, and with them the addresses of the
+    dead ones, so it serves for one thing only: to say where today's is. What it said before cannot be connected to.
+    """
+    where = "resnetkit/register"
+    if ranks.first:
+        host = _own_address()
+        own = dist.TCPStore(host, 0, ranks.size, is_master=True, timeout=patience, wait_for_workers=False)
+        common.set(where, f"{host} {own.port}")
+        return own
+    until = time.monotonic() + patience.total_seconds()
+    while True:
+        host, port = common.get(where).decode().split()
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return dist.TCPStore(host, int(port), ranks.size, is_master=False, timeout=patience)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _own_address() -> str:
+    """The address of this machine on the way to the one that torchrun names. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        way.connect((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
+        return way.getsockname()[0]
+
+
+def _leave_with_parent() -> None:
+    """Be asked to stop where the agent that started this rank is killed; nobody else would ask it."""
+    if sys.platform == "linux":
+        parent_death = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(parent_death, signal.SIGTERM)
+
+
+def _is_of_a_peer(error: RuntimeError | OSError) -> bool:
     text = str(error).lower()
     signs = ("gloo", "nccl", "peer", "connection", "tcpstore", "timed out", "rendezvous", "socket", "broken pipe")
     return isinstance(error, dist.DistError) or any(sign in text for sign in signs)

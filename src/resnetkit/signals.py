@@ -14,6 +14,10 @@ from types import FrameType
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
+GRACE = 20.0
+"""Seconds between the first signal and the end, whatever is going on. torchrun itself gives up after 30."""
+
+
 class Stopped(BaseException):
     """Raised where a signal ends work that has nothing to save. `number` is the signal's."""
 
@@ -38,10 +42,16 @@ class Stopping:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        heard, bell = os.pipe()
+        os.set_blocking(bell, False)
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        bell_before = signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        threading.Thread(target=_insist, args=(heard,), daemon=True).start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(bell_before)
+            os.close(bell)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -55,11 +65,30 @@ class Stopping:
             self._deferred = False
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.number:
-            os._exit(exit_code(number))
         self.number = number
         if not self._deferred:
             raise Stopped(number)
+
+
+def _insist(heard: int) -> None:
+    """Leave at the second signal, or where the first has not been followed in time.
+
+    Python runs its handlers between two of its own instructions only; a main thread that waits inside a library, for
+    another rank for instance, would never get to them. This thread is told by the system's own handler.
+    """
+    with open(heard, "rb", buffering=0) as stream:
+        number, timer = 0, None
+        while byte := stream.read(1):
+            if byte[0] not in SIGNALS:
+                continue
+            if number:
+                os._exit(exit_code(byte[0]))
+            number = byte[0]
+            timer = threading.Timer(GRACE, os._exit, (exit_code(number),))
+            timer.daemon = True
+            timer.start()
+        if timer is not None:
+            timer.cancel()
 
 
 def exit_code(number: int) -> int:
@@ -69,5 +98,6 @@ def exit_code(number: int) -> int:
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
     """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
+    signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)

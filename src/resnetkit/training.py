@@ -69,7 +69,7 @@ def train(
             if recipe is not None:
                 request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
             peers.agree({f"the recipe's {name}": value for name, value in request.items()})
-            going_on = resume or (out is not None and restarted())
+            going_on = resume or (out is not None and bool(peers.any(restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )
@@ -170,6 +170,7 @@ class _Trainer:
             self.stepping = True
             self.state.began = self.state.last_save = self._epoch_began = time.monotonic()
             self._stop_if_asked()
+            self.ranks.straggler()  # who was slow to start does not count
             if self.state.tally.count and self._at_epoch_end():
                 self._end_epoch()  # stopped while it was being scored
             while self.step < self.total_steps:
@@ -307,6 +308,9 @@ class _Trainer:
         figures = self._score("validation", self.stepper.judged)
         better = self.state.remember_best(self.stepper.judged, figures["top1"], figures["loss"])
         speed = fitted["count"] / max(elapsed, 1e-9)
+        slow = self.ranks.straggler()
+        if slow is not None and slow[1] > max(1.0, elapsed / 5):
+            self.reporter.line(f"note      the other ranks waited {slow[1]:.0f} of {elapsed:.0f} s for rank {slow[0]}")
         self._write(
             event="epoch",
             step=self.step,
