@@ -169,7 +169,7 @@ BAD_INPUT = {
     "no model": (("evaluate", "empty", "digits"), 2, "there is no model in empty"),
     "damaged model": (("evaluate", "damaged", "digits"), 4, "the model is damaged in damaged/model/model.safetensors"),
     "damaged checkpoints": (
-        ("train", "--resume", "--out", "damaged", "--steps", 9, "--allow-change", "epochs", "steps"),
+        ("train", "--resume", "--out", "damaged", "--steps", 9, "--allow-change", "steps"),
         4,
         "no checkpoint can be used",
     ),

@@ -35,6 +35,8 @@ def test_model_keys_are_the_fields_of_an_arch() -> None:
 def test_changes_override_the_file_and_a_new_length_replaces_the_old() -> None:
     recipe = load_recipe("digits", {"steps": 7, "optim": {"lr": 0.05}})
     assert (recipe.steps, recipe.epochs, recipe.optim.lr) == (7, None, 0.05)
+    assert load_recipe("finetune").total_steps(50) == 100
+    assert load_recipe("finetune", {"epochs": 2}).total_steps(64) == 4  # the bounds went with the old length
     assert recipe.optim.weight_decay == load_recipe("digits").optim.weight_decay
 
 
@@ -90,6 +92,8 @@ def test_length_in_steps_by_hand() -> None:
     assert Recipe(epochs=2.5).total_steps(1000) == 20  # 2,500 images in batches of 128
     assert Recipe(examples=129).total_steps(1000) == 2
     assert Recipe(steps=64_000).total_steps(45_000) == 64_000
+    bounded = Recipe(epochs=2, min_steps=10, max_steps=30)
+    assert [bounded.total_steps(images) for images in (100, 1280, 100_000)] == [10, 20, 30]
     assert Recipe(epochs=3).total_steps(10) == 3  # a batch is never larger than the set
 
 

@@ -146,6 +146,8 @@ class Recipe(_Section):
     epochs: float | None = Field(None, gt=0, description="Length of training; or steps, or examples.")
     steps: int | None = Field(None, ge=1)
     examples: int | None = Field(None, ge=1)
+    min_steps: int = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
+    max_steps: int | None = Field(None, ge=1, description="And at most so long.")
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
@@ -166,7 +168,8 @@ class Recipe(_Section):
             return self.steps
         batch = min(self.data.batch_size, images)
         examples = self.examples if self.examples is not None else (self.epochs or 1.0) * images
-        return max(1, math.ceil(examples / batch))
+        steps = max(1, self.min_steps, math.ceil(examples / batch))
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML text; loading it gives an equal recipe."""
@@ -242,9 +245,9 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay `changes` over `settings`, section by section. A new length replaces the old one, whatever its unit."""
+    """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds."""
     if any(changes.get(length) is not None for length in LENGTHS):
-        for length in LENGTHS:
+        for length in (*LENGTHS, "min_steps", "max_steps"):
             settings.pop(length, None)
     for key, value in changes.items():
         if isinstance(value, dict):

@@ -26,7 +26,7 @@ from resnetkit.data import NAMED_SETS, default_recipe
 from resnetkit.errors import StorageError, UsageError
 from resnetkit.log import Journal
 from resnetkit.pretrained import WEIGHTS
-from resnetkit.recipe import Recipe, load_recipe
+from resnetkit.recipe import LENGTHS, Recipe, load_recipe
 from resnetkit.storage import replace_file, sync_folder
 
 FREE = (
@@ -35,8 +35,9 @@ FREE = (
     *("expect.top1", "expect.seconds", "expect.runs"),
 )
 """Keys of a recipe that may differ when a run goes on: they change neither the images nor the network."""
+LENGTH = (*LENGTHS, "min_steps", "max_steps")
 WITH_LEAVE = (
-    *("epochs", "steps", "examples", "precision", "data.batch_size", "data.micro_batch"),
+    *(*LENGTH, "precision", "data.batch_size", "data.micro_batch"),
     *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale", "trivial_augment")),
     *(f"augment.{name}" for name in ("random_erasing", "mixup", "cutmix")),
     *(f"optim.{name}" for name in ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")),
@@ -204,6 +205,8 @@ def _refuse_occupied(folder: Path, *, is_run: bool) -> None:
 
 def _changes(old: Recipe, new: Recipe, file: Path, allow: Collection[str]) -> list[tuple[str, Any, Any]]:
     """Keys that differ with leave. Raises `UsageError` for one that may not, or for which no leave was given."""
+    if any(name in LENGTH for name in allow):
+        allow = {*allow, *LENGTH}  # a new length does away with the old one, whatever its unit
     before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     changed = []
     for name in sorted(before.keys() | after.keys()):
