@@ -44,3 +44,14 @@ def sync_folder(folder: Path) -> None:
 def sha256(content: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def user_cache() -> Path:
+    """Where what can be made again is kept: RESNETKIT_CACHE, else the folder resnetkit in the user's cache.
+
+    Raises `RuntimeError` for a user without a home.
+    """
+    if root := os.environ.get("RESNETKIT_CACHE"):
+        return Path(root)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "resnetkit"
