@@ -240,7 +240,8 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
         _refuse_missing(folder, listing.classes, splits)
-    notes += _doubts(folder, listing.classes, splits, entries)
+    if not whole:
+        notes += _doubts(folder, listing.classes, splits, entries)
     held = _into_memory(splits, entries, unreadable)
     _refuse_unreadable(folder, unreadable, len(entries), whole=whole)
     return Data(

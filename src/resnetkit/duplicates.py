@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -86,10 +85,7 @@ def examine(path: Path) -> Entry:
     """Read one file. Never raises for what is wrong with the file: `Entry.why` says it."""
     stamp = stamp_of(path)
     try:
-        # What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Entry(*stamp, **read_file(path, _everything))
+        return Entry(*stamp, **read_file(path, _everything))
     except DataError as error:
         return Entry(*stamp, why=error.why or error.what)
 

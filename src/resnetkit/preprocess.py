@@ -39,7 +39,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Seen = TypeVar("Seen")
 Stream = BufferedReader | BytesIO
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -189,13 +190,15 @@ def _header(path: Path, stream: Stream) -> Header:
 def _ends(image: Image.Image, stream: Stream) -> bool:
     """Whether the mark that ends a file is there, in formats that have one. `stream` stands behind the header."""
     behind_header = stream.tell()
-    mark = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\0;"}.get(image.format or "")
+    mark = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}.get(image.format or "")
     if mark is None:
         return True
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - len(mark)))
     if stream.read() == mark:
         return True
+    if image.format == "GIF":
+        return False
     # Telephones put a film or a second picture behind a JPEG; inside its pixels this mark cannot be.
     stream.seek(behind_header)
     return mark in stream.read()
