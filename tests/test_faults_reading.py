@@ -1,8 +1,9 @@
-"""Faults of files and folders, by their numbers in docs/check.md: each is named, nothing hangs or breaks."""
+"""Faults of files and folders, by their numbers in tests/faults/README.md: each is named, nothing hangs."""
 
 import errno
 import hashlib
 import inspect
+import io
 import json
 import os
 import resource
@@ -85,6 +86,22 @@ def test_damage_behind_a_good_header_counts_too(tmp_path: Path) -> None:
         file.write_bytes(content)
     with pytest.raises(DataError, match="4 of 18 images cannot be read"):
         load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["empty", "damaged"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_bad_files_only_is_refused(split: str, content: str, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        fill(tmp_path / name, 1 if name == split else 60, first=100 * len(name))
+    if split == "train":
+        fill(tmp_path / "val", 1, first=900)
+    for file in (tmp_path / split).rglob("*.png"):
+        changed = bytearray(file.read_bytes())
+        changed[len(changed) // 2] ^= 0xFF
+        file.write_bytes(changed if content == "damaged" else b"")
+    for settings in (DataRecipe(), DataRecipe(allow_missing=True)):
+        with pytest.raises(DataError, match=f"the {split} split has no image"):
+            load_data(str(tmp_path), settings)
 
 
 # D2, D3: 4,200 damaged images in a process of their own, so that a crash of a decoder counts as one.
@@ -235,7 +252,8 @@ def test_small_turned_images_are_kept_in_memory_upright(late: bool, tmp_path: Pa
     exif = Image.Exif()
     exif[0x0112] = 6
     file = tmp_path / "red" / "turned.png"
-    draw("red", 9).transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    upright = draw("red", 9, (40, 48) if late else (48, 40))
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
     if late:  # behind the pixels, where a header does not show it
         content = file.read_bytes()
         at = content.index(b"eXIf") - 4
@@ -245,7 +263,7 @@ def test_small_turned_images_are_kept_in_memory_upright(late: bool, tmp_path: Pa
     data = load_data(str(tmp_path))
     assert data.unreadable == {}
     assert isinstance(data.train, Files if late else Images)
-    assert np.array_equal(np.asarray(read_image(file)), np.asarray(draw("red", 9)))
+    assert np.array_equal(np.asarray(read_image(file)), np.asarray(upright))
 
 
 # D11: malformed metadata.
@@ -548,8 +566,6 @@ def test_a_file_that_may_not_be_read_is_named_and_a_folder_refused() -> None:
             with pytest.raises(DataError, match=r"cannot read the images in .*/blue/shut: Permission denied") as caught:
                 look(str(folder))
             assert caught.value.exit_code == 3
-    with nobody() as folder:
-        (folder / "blue" / "shut").rmdir() if os.access(folder, os.W_OK, effective_ids=True) else None
         found = scan.scan(folder, list_images(folder / "red"), cache=None)
         assert [entry.why for entry in found if entry.why] == ["it may not be read"]
 
@@ -563,15 +579,24 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
 @pytest.mark.parametrize(("failures", "why"), [(1, ""), (2, ""), (3, "the disk or the network failed")])
-def test_a_flaky_mount_is_asked_three_times(number: int, failures: int, why: str, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("at", ["open", "read"])
+def test_a_flaky_mount_is_asked_three_times(
+    at: str, number: int, failures: int, why: str, tmp_path: Path, monkeypatch
+) -> None:
     draw("red", 0).save(tmp_path / "a.png")
     opened, real = [], Path.open
 
+    class Failing(io.FileIO):
+        def readinto(self, buffer) -> int:
+            raise OSError(number, os.strerror(number))
+
     def flaky(path: Path, *args, **options):
         opened.append(path)
-        if len(opened) <= failures:
+        if len(opened) > failures:
+            return real(path, *args, **options)
+        if at == "open":
             raise OSError(number, os.strerror(number))
-        return real(path, *args, **options)
+        return io.BufferedReader(Failing(path))
 
     monkeypatch.setattr(preprocess.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(Path, "open", flaky)

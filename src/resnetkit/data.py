@@ -219,12 +219,12 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(folder, paths), strict=True))
     unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
-    _refuse_unreadable(folder, unreadable, len(entries), whole=whole)
     splits: dict[str, Files] = {}
     for name, (members, labels) in listing.splits.items():
         good = [position for position, path in enumerate(members) if not entries[path].why]
         everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64))
         splits[name] = everything.take(np.array(good, dtype=np.int64))
+    _refuse_unreadable(folder, splits, unreadable, len(entries), whole=whole)
     notes = []
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
@@ -243,7 +243,7 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     if not whole:
         notes += _doubts(folder, listing.classes, splits, entries)
     held = _into_memory(splits, entries, unreadable)
-    _refuse_unreadable(folder, unreadable, len(entries), whole=whole)
+    _refuse_unreadable(folder, held, unreadable, len(entries), whole=whole)
     return Data(
         str(folder),
         listing.classes,
@@ -255,16 +255,21 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     )
 
 
-def _refuse_unreadable(folder: Path, unreadable: dict[str, str], total: int, *, whole: bool) -> None:
+def _refuse_unreadable(
+    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, *, whole: bool
+) -> None:
     """A few bad files are left out; many are a mistake that training should not paper over. A score says its count."""
     count = len(unreadable)
-    if not count or (count < total and (whole or count <= max(FEW_UNREADABLE, UNREADABLE_SHARE * total))):
+    empty = [name for name, split in splits.items() if not len(split)]
+    if not empty and (whole or count <= max(FEW_UNREADABLE, UNREADABLE_SHARE * total)):
         return
-    file, why = next(iter(unreadable.items()))
+    what = f"{count:,} of {total:,} images cannot be read"
+    if empty:
+        what = "no image can be read" if empty == ["all"] else f"the {empty[0]} split has no image"
     raise DataError(
-        "no image can be read" if count == total else f"{count:,} of {total:,} images cannot be read",
+        what,
         file=folder,
-        why=f"the first is {file}: {why}",
+        why="the first is {}: {}".format(*next(iter(unreadable.items()))) if unreadable else None,
         remedy=f"{_check(folder)}, which names each; replace or delete them",
     )
 
