@@ -38,6 +38,14 @@ def fill(folder: Path, count: int, colours: tuple[str, ...] = tuple(COLOURS), fi
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """What is kept of the folders and features of tests does not end up with the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNETKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with train/ and val/, three classes."""

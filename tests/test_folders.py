@@ -5,7 +5,7 @@ import pytest
 from conftest import draw, fill
 from resnetkit.data import Files, Images, load_data
 from resnetkit.errors import DataError, UsageError
-from resnetkit.folders import list_folder, list_images
+from resnetkit.folders import list_images
 from resnetkit.recipe import DataRecipe
 
 
@@ -50,7 +50,7 @@ def test_what_is_no_picture_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "red" / "__MACOSX").mkdir()
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / ".git").mkdir()
-    assert list_folder(tmp_path).unreadable == {}
+    assert load_data(str(tmp_path)).unreadable == {}
     assert len(list_images(tmp_path)) == 9
 
 
@@ -58,13 +58,13 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     (tmp_path / "red" / "again").symlink_to(tmp_path / "red")
     (tmp_path / "red" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    listing = list_folder(tmp_path)
-    assert len(listing.sizes) == 9
-    assert list(listing.unreadable.values()) == ["no such file"]
+    data = load_data(str(tmp_path))
+    assert sum(len(split) for split in (data.train, data.validation, data.test)) == 9
+    assert list(data.unreadable.values()) == ["no such file"]
 
 
 def test_names_of_any_kind(tmp_path: Path) -> None:
-    fill(tmp_path, 2)
+    fill(tmp_path, 3)
     names = [" a b.png", "新 图.png", "-dash.png", "new\nline.png", "quote'\".png", "n" * 240 + ".png", b"\xff.png"]
     for number, name in enumerate(names):
         import os
@@ -72,7 +72,8 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
         path = os.path.join(os.fsencode(tmp_path / "red"), os.fsencode(name))  # noqa: PTH118 - bytes
         with open(path, "wb") as stream:  # noqa: PTH123
             draw("red", number).save(stream, "PNG")
-    assert len(list_folder(tmp_path).sizes) == 6 + len(names)
+    data = load_data(str(tmp_path))
+    assert sum(len(split) for split in (data.train, data.validation, data.test)) == 9 + len(names)
 
 
 def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path) -> None:

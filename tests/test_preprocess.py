@@ -123,6 +123,14 @@ BROKEN = {
     "page.jpg": (b"<!DOCTYPE html><html></html>", "it looks like HTML"),
     "text.png": (b"hello", "it is none of JPEG"),
     "vector.png": (b"%!PS-Adobe-3.0 EPSF-3.0", "it looks like PostScript"),
+    "windows.jpg": (b"\xc5\xd0\xd3\xc6" + bytes(60), "it looks like PostScript"),
+    "drawing.jpg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it looks like SVG"),
+    "paper.jpg": (b"%PDF-1.7", "it looks like PDF"),
+    "packed.jpg": (b"PK\x03\x04" + bytes(60), "it looks like a zip archive"),
+    "film.jpg": (b"\0\0\0\x18ftypmp42" + bytes(60), "it looks like a film"),
+    "avi.jpg": (b"RIFF\0\0\1\0AVI LIST", "it looks like a film"),
+    "telephone.heic": (b"\0\0\0\x18ftypheic" + bytes(60), "Pillow cannot decode HEIC here; save it as JPEG"),
+    "noise.avif": (b"\0\0\0\x18ftypavif" + bytes(60), "it is damaged"),
     "bomb.png": (_png_header(60_000, 60_000), "60000 x 60000 pixels are more than|more than 89,478,485 pixels"),
     "large.png": (_png_header(10_000, 10_000), "10000 x 10000 pixels are more than 89,478,485"),
 }
@@ -131,7 +139,6 @@ BROKEN = {
 BROKEN["icon.png"] = (_saved("ICO"), "it is none of JPEG")  # Pillow could read it, but nobody asked for it
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("read", [read_image, check_header])
 def test_what_is_no_image_is_refused_by_name(name: str, read, tmp_path: Path) -> None:
@@ -140,30 +147,6 @@ def test_what_is_no_image_is_refused_by_name(name: str, read, tmp_path: Path) ->
     with pytest.raises(DataError, match=why) as caught:
         read(tmp_path / name)
     assert name in str(caught.value)
-
-
-def test_a_truncated_image_is_refused_at_every_length(tmp_path: Path) -> None:
-    draw("blue", 0, (200, 160)).save(tmp_path / "whole.jpg")
-    content = (tmp_path / "whole.jpg").read_bytes()
-    for end in range(1, len(content) - 16, max(1, len(content) // 40)):
-        (tmp_path / "cut.jpg").write_bytes(content[:end])
-        with pytest.raises(DataError, match=r"cut.jpg"):
-            read_image(tmp_path / "cut.jpg")
-
-
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "gif", "bmp", "tiff"])
-def test_flipped_bits_raise_nothing_but_data_errors(kind: str, tmp_path: Path) -> None:
-    draw("blue", 0, (40, 40)).save(tmp_path / f"whole.{kind}")
-    content = bytearray((tmp_path / f"whole.{kind}").read_bytes())
-    rng = np.random.default_rng(0)
-    for _ in range(120):
-        damaged = content.copy()
-        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
-        (tmp_path / "damaged").write_bytes(damaged)
-        try:
-            assert read_image(tmp_path / "damaged").mode == "RGB"
-        except DataError as error:
-            assert "damaged" in str(error)  # noqa: PT017 - either outcome is right
 
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:

@@ -6,25 +6,35 @@ are stratified and depend on `SPLIT_SEED` alone, so that runs with other seeds a
 
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from resnetkit.errors import DataError, UsageError
-from resnetkit.folders import Listing, list_folder
+from resnetkit.folders import IMBALANCE, list_folder, twins
 from resnetkit.preprocess import read_image, to_tensor
 from resnetkit.randomness import key
 from resnetkit.recipe import DataRecipe
+from resnetkit.scan import Entry, apart, copies, scan, shown
 
 SPLIT_SEED = 0
 IN_MEMORY_SIDE = 64
 IN_MEMORY_BYTES = 2**30
+FEW_UNREADABLE = 3
+"""Training leaves out so many unreadable images in any case; `data.max_unreadable` is the share beyond that."""
+_COPIES = {
+    "splits": "are in two splits, so scores are too good",
+    "classes": "are in two classes, so labels are wrong",
+    "": "are the same file twice",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Files:
 
 
 Split = Images | Files
+Held = TypeVar("Held", Images, Files)
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarr
     return np.setdiff1d(np.arange(len(array)), out), out
 
 
-def _hold_out(train: Split, share: float) -> tuple[Split, Split]:
+def _hold_out(train: Held, share: float) -> tuple[Held, Held]:
     keep, out = stratified_split(train.labels, share)
     return train.take(keep), train.take(out)
 
@@ -200,18 +211,21 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     if not folder.exists() and folder.name == str(folder):
         raise UsageError.unknown("data set", str(folder), NAMED_SETS, remedy="a name, or the path of a folder")
     listing = list_folder(folder)
-    notes = []
     if len(listing.classes) < 2 and not whole:
         raise DataError(
             f"there is one class only ({', '.join(listing.classes)})", file=folder, why="there is nothing to tell apart"
         )
-    splits: dict[str, Split] = {
-        name: Files(tuple(paths), torch.tensor(labels, dtype=torch.int64))
-        for name, (paths, labels) in listing.splits.items()
-    }
-    unreadable = dict(listing.unreadable)
-    splits = _into_memory(splits, listing, unreadable)
-
+    paths = [path for members, _ in listing.splits.values() for path in members]
+    entries = dict(zip(paths, scan(folder, paths), strict=True))
+    unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
+    splits: dict[str, Files] = {}
+    for name, (members, labels) in listing.splits.items():
+        good = [position for position, path in enumerate(members) if not entries[path].why]
+        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64))
+        splits[name] = everything.take(np.array(good, dtype=np.int64))
+    allowed = len(entries) if whole else max(FEW_UNREADABLE, settings.max_unreadable * len(entries))
+    _refuse_unreadable(folder, splits, unreadable, len(entries), allowed)
+    notes = []
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
     elif "all" in splits:
@@ -226,18 +240,74 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
         _refuse_missing(folder, listing.classes, splits)
+    if not whole:
+        notes += _doubts(folder, listing.classes, splits, entries)
+    held = _into_memory(splits, entries, unreadable)
+    _refuse_unreadable(folder, held, unreadable, len(entries), allowed)
     return Data(
         str(folder),
         listing.classes,
-        splits.get("train"),
-        splits.get("validation"),
-        splits.get("test"),
+        held.get("train"),
+        held.get("validation"),
+        held.get("test"),
         notes=notes,
         unreadable=unreadable,
     )
 
 
-def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, Split]) -> None:
+def _refuse_unreadable(
+    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, allowed: float
+) -> None:
+    """A few bad files are left out; many are a mistake that training should not paper over. A score says its count."""
+    count = len(unreadable)
+    empty = [name for name, split in splits.items() if not len(split)]
+    if not empty and count <= allowed:
+        return
+    what = f"{count:,} of {total:,} images cannot be read"
+    if empty:
+        what = "no image can be read" if empty == ["all"] else f"the {empty[0]} split has no image"
+    raise DataError(
+        what,
+        file=folder,
+        why="the first is {}: {}".format(*next(iter(unreadable.items()))) if unreadable else None,
+        remedy=f"{_check(folder)}, which names each; replace or delete them",
+    )
+
+
+def _check(folder: Path) -> str:
+    return f"resnetkit check {shlex.quote(str(folder))}"
+
+
+def _doubts(
+    folder: Path, classes: Sequence[str], splits: dict[str, Files], entries: dict[Path, Entry]
+) -> Iterator[str]:
+    """The quick part of `resnetkit check`: a line for each kind of trouble, with its first example."""
+    for group in twins(classes)[:1]:
+        yield f"the classes {' and '.join(map(shown, group))} look alike; if they are one, use one folder"
+    if "train" in splits:
+        sizes = Counter(splits["train"].labels.tolist())
+        (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
+        if many > IMBALANCE * few:
+            rare, common = shown(classes[least]), shown(classes[most])
+            yield f"{common} has {many:,} images to train on and {rare} {few:,}; add some, or judge by per-class scores"
+    places = {
+        path: (split, str(label))
+        for split, files in splits.items()
+        for path, label in zip(files.paths, files.labels.tolist(), strict=True)
+    }
+    found = defaultdict(list)
+    for group in copies(entries):
+        found[apart(places[path] for path in group)].append(group)
+    for far, what in _COPIES.items():
+        if far in found:
+            first, *others = found[far][0]
+            other = next((path for path in others if places[path] != places[first]), others[0])
+            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
+            count = sum(len(group) for group in found[far])
+            yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
+
+
+def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, Files]) -> None:
     for split_name, split in splits.items():
         present = Counter(split.labels.tolist())
         missing = [name for label, name in enumerate(classes) if label not in present]
@@ -250,30 +320,36 @@ def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, Spli
             )
 
 
-def _into_memory(splits: dict[str, Split], listing: Listing, unreadable: dict[str, str]) -> dict[str, Split]:
+def _into_memory(
+    splits: dict[str, Files], entries: dict[Path, Entry], unreadable: dict[str, str]
+) -> Mapping[str, Split]:
     """Decode a set of small images of one size once and for all; leave anything else on disk."""
-    sizes = set(listing.sizes)
+    sizes = {(entry.width, entry.height) for entry in entries.values() if not entry.why}
     if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
         return splits
     width, height = sizes.pop()
-    if len(listing.sizes) * 3 * width * height > IN_MEMORY_BYTES:
+    if len(entries) * 3 * width * height > IN_MEMORY_BYTES:
         return splits
     loaded: dict[str, Split] = {}
     for name, split in splits.items():
-        if not isinstance(split, Files):
-            continue
         pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
         good = np.ones(len(split), dtype=bool)
 
-        def decode(position: int, split: Files = split, pixels: Tensor = pixels, good: np.ndarray = good) -> None:
+        def decode(position: int, split: Files = split, pixels: Tensor = pixels, good: np.ndarray = good) -> bool:
             try:
-                pixels[position] = to_tensor(read_image(split.paths[position]))
+                image = to_tensor(read_image(split.paths[position]))
             except DataError as error:
                 unreadable[str(split.paths[position])] = error.why or error.what
                 good[position] = False
+                return True
+            if image.shape != pixels.shape[1:]:
+                return False
+            pixels[position] = image
+            return True
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(decode, range(len(split))))
+            if not all(pool.map(decode, range(len(split)))):
+                return splits  # a picture whose header does not say that it is turned
         loaded[name] = Images(pixels, split.labels).take(np.flatnonzero(good))
     return loaded
 

@@ -4,7 +4,6 @@ It reads every image once and changes nothing. Files are named relative to the f
 """
 
 import os
-import re
 import textwrap
 import unicodedata
 from collections import Counter, defaultdict
@@ -16,16 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from resnetkit.duplicates import AUTO, Entry, near_pairs, read_entries
+from resnetkit.duplicates import near_pairs, read_entries
 from resnetkit.errors import DataError, UsageError
-from resnetkit.folders import IMAGE_SUFFIXES, LAYOUT, SPLIT_FOLDERS, is_split, list_images, subfolders
+from resnetkit.folders import IMAGE_SUFFIXES, IMBALANCE, LAYOUT, Layout, list_images, subfolders, survey, twins
+from resnetkit.scan import AUTO, Entry, apart, shown
 
 Severity = Literal["error", "warning", "note"]
 
 ENORMOUS = 25_000_000
 TINY = 32
 FEW_IMAGES = 5
-IMBALANCE = 10
 EXAMPLES = 10
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
@@ -125,7 +124,7 @@ class Report:
         names = {name for members in self.classes.values() for name in members}
         severities = Counter(finding.severity for finding in self.findings)
         told = ", ".join(f"{count:,} {name}{'s' * (count > 1)}" for name, count in severities.items())
-        lines = [_fit(_shown(self.folder), width)]
+        lines = [_fit(shown(self.folder), width)]
         lines += _wrap(f"{self.images:,} images in {len(names):,} classes ({of_split}): {told or 'all well'}", width)
         by_kind = defaultdict(list)
         for finding in self.findings:
@@ -188,10 +187,7 @@ def manifest(
 
 
 @dataclass(frozen=True)
-class _Layout:
-    roots: dict[str, Path]
-    members: dict[str, dict[str, list[Path]]]
-    """For each split and class, the images."""
+class _Survey(Layout):
     outside: list[Path]
     ignored: list[Path]
 
@@ -202,26 +198,20 @@ class _Layout:
                     yield split, name, path
 
 
-def _survey(folder: Path) -> _Layout:
-    """The layout as `list_folder` sees it, without stopping at what is wrong with it."""
-    if not folder.is_dir():
-        why = "it is a file" if folder.exists() else "no such folder"
-        raise DataError("cannot read the images", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
+def _survey(folder: Path) -> _Survey:
+    """The layout, and what lies beside it."""
+    layout = survey(folder)
     try:
-        roots = {SPLIT_FOLDERS[child.name.lower()]: child for child in subfolders(folder) if is_split(child)}
-        if "train" not in roots:
-            roots = roots or {"all": folder}
-        members = {name: {child.name: list_images(child) for child in subfolders(root)} for name, root in roots.items()}
-        outside = [path for place in {folder, *roots.values()} for path in place.iterdir() if _is_image(path)]
-        if "all" not in roots:
-            strangers = [child for child in subfolders(folder) if child not in roots.values()]
+        outside = [path for place in {folder, *layout.roots.values()} for path in place.iterdir() if _is_image(path)]
+        if "all" not in layout.roots:
+            strangers = [child for child in subfolders(folder) if child not in layout.roots.values()]
             outside += [path for child in strangers for path in list_images(child) if _is_image(path)]
     except OSError as error:
         raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
-    if not outside and not any(paths for of in members.values() for paths in of.values()):
+    if not outside and not any(paths for of in layout.members.values() for paths in of.values()):
         remedy = f"a folder with {LAYOUT}"
         raise DataError("there is nothing to learn", file=folder, why="it holds no image", remedy=remedy)
-    return _Layout(roots, members, sorted(outside), sorted(_others(folder)))
+    return _Survey(layout.roots, layout.members, sorted(outside), sorted(_others(folder)))
 
 
 def _is_image(path: Path) -> bool:
@@ -237,7 +227,7 @@ def _others(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def _read(folder: Path, layout: _Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+def _read(folder: Path, layout: _Survey, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
     paths = [path for _, _, path in layout.images()]
     return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
 
@@ -246,7 +236,7 @@ def _found(kind: str, files: Iterable[str], text: str) -> Finding:
     return Finding(kind, KINDS[kind][0], tuple(files), text)
 
 
-def _layout_findings(folder: Path, layout: _Layout) -> Iterator[Finding]:
+def _layout_findings(folder: Path, layout: _Survey) -> Iterator[Finding]:
     def name_of(path: Path) -> str:
         return os.path.relpath(path, folder)
 
@@ -264,20 +254,11 @@ def _layout_findings(folder: Path, layout: _Layout) -> Iterator[Finding]:
                 yield _found("missing-class", [where], f"the {split} split has no image of the class")
             elif not of[name]:
                 yield _found("empty-class", [where], "the folder holds no image")
-    yield from _twins({name for of in layout.members.values() for name in of})
+    for group in twins({name for of in layout.members.values() for name in of}):
+        yield _found("class-twins", group, "the names differ in case, spaces or Unicode form only")
     for split in ("train", "all"):
         members = layout.members.get(split, {}).items()
         yield from _sizes({name_of(layout.roots[split] / name): len(paths) for name, paths in members if paths})
-
-
-def _twins(names: set[str]) -> Iterator[Finding]:
-    """Names that a person, or another file system, takes for one."""
-    alike = defaultdict(list)
-    for name in sorted(names):
-        alike[re.sub(r"\s", "", unicodedata.normalize("NFC", name).casefold())].append(name)
-    for group in alike.values():
-        if len(group) > 1:
-            yield _found("class-twins", group, "the names differ in case, spaces or Unicode form only")
 
 
 def _sizes(sizes: dict[str, int]) -> Iterator[Finding]:
@@ -317,7 +298,7 @@ def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
             yield _found("tiny", [name], f"{size}; the median shorter side is {middle:,.0f}")
 
 
-def _duplicates(folder: Path, layout: _Layout, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
+def _duplicates(folder: Path, layout: _Survey, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
     """Each pair in its strongest kind: copies by the first of them, same pixels by the first of those."""
     places = {os.path.relpath(path, folder): (split, name) for split, name, path in layout.images()}
     names = [name for name in sorted(entries) if not entries[name].why]
@@ -347,19 +328,8 @@ def _near(names: list[str], entries: dict[str, Entry], places: _Places, near: in
 
 
 def _same(kind: str, files: list[str], places: _Places, text: str) -> Finding:
-    splits, classes = ({places[file][part] for file in files} for part in (0, 1))
-    if len(classes) > 1:
-        kind += "-across-classes"
-    elif len(splits) > 1:
-        kind += "-across-splits"
-    return _found(kind, files, text)
-
-
-def _shown(name: str) -> str:
-    """A name that stays on its line: what cannot be printed is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
-    )
+    far = apart(places[file] for file in files)
+    return _found(f"{kind}-across-{far}" if far else kind, files, text)
 
 
 def _cells(text: str) -> int:
@@ -382,7 +352,7 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _example(finding: Finding, width: int) -> list[str]:
-    names = [_shown(name) for name in finding.files[:EXAMPLES]]
+    names = [shown(name) for name in finding.files[:EXAMPLES]]
     more = f" and {len(finding.files) - EXAMPLES:,} more" if len(finding.files) > EXAMPLES else ""
     line = "    " + ": ".join(filter(None, (", ".join(names) + more, finding.text)))
     if _cells(line) <= width:

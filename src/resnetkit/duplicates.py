@@ -13,26 +13,21 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import PIL
 from PIL import Image
 
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.preprocess import FORMATS, read_image
-from resnetkit.storage import replace_file, sha256
+from resnetkit.preprocess import FORMATS, Stream, orientation, read_file, read_image
+from resnetkit.scan import AUTO, Entry, Memory, stamp_of, values_of
 
 Progress = Callable[[int, int], None]
 
-AUTO = Path()
-"""The `cache` that stands for the user's own: `$XDG_CACHE_HOME`, else `~/.cache`, and in it resnetkit/manifests."""
 FLAT = 8
 """Grey levels, of 256, between the darkest and the lightest of 72 cells; below that, a dHash is a hash of noise."""
 CHUNK = 16
@@ -55,40 +50,6 @@ help_out()
 """To read an image takes no torch, but `preprocess` imports it: seconds and 600 MB for each helper, so it gets none."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What is known of one file. The first four fields say whether the file is still the one that was read."""
-
-    size: int
-    """Bytes."""
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    why: str = ""
-    """Why the file cannot be read; the fields below are then empty."""
-    sha256: str = ""
-    """Of the file's bytes, in hexadecimal."""
-    pixels: str = ""
-    """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them."""
-    dhash: int | None = None
-    """64 bits, each whether a cell of the 9 x 8 thumbnail is lighter than the one left of it; None for a flat image."""
-    format: str = ""
-    mode: str = ""
-    bits: int = 8
-    """Bits per channel, 16 for more than 8."""
-    width: int = 0
-    """Pixels, upright."""
-    height: int = 0
-    orientation: int = 1
-    alpha: bool = False
-    animated: bool = False
-
-    @property
-    def stamp(self) -> tuple[int, int, int, int]:
-        """What changes when the file does."""
-        return self.size, self.mtime_ns, self.ctime_ns, self.inode
-
-
 def read_entries(
     folder: Path,
     paths: Sequence[Path],
@@ -99,12 +60,14 @@ def read_entries(
 ) -> dict[str, Entry]:
     """An `Entry` for each of `paths`, by its name relative to `folder`; files that have not changed are not read."""
     names = [os.path.relpath(path, folder) for path in paths]
-    file = _cache_file(folder, cache)
-    known = _load(file) if file else {}
-    entries = {
-        name: known[name] for name, path in zip(names, paths, strict=True) if name in known and _same(known[name], path)
-    }
-    todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in entries]
+    memory = Memory(folder, cache)
+    entries, todo = {}, []
+    for name, path in zip(names, paths, strict=True):
+        entry = memory.recall(name, stamp_of(path))
+        if entry is not None and entry.pixels:
+            entries[name] = entry
+        else:
+            todo.append((name, path))
     report = progress or (lambda _done, _total: None)
     report(len(entries), len(paths))
     fresh = _examine_all([path for _, path in todo], workers)
@@ -114,35 +77,37 @@ def read_entries(
             report(len(entries), len(paths))
     finally:  # whoever stops half-way need not begin again
         fresh.close()
-        if file and entries != known:
-            _save(file, entries)
+        memory.keep(memory.entries | entries if len(entries) < len(paths) else entries)
     return {name: entries[name] for name in names}
 
 
 def examine(path: Path) -> Entry:
     """Read one file. Never raises for what is wrong with the file: `Entry.why` says it."""
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     try:
-        # What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            upright = read_image(path)
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                stream.seek(0)
-                head = stream.read(25)
-                stream.seek(0)
-                with Image.open(stream, formats=FORMATS) as image:
-                    facts = _facts(image, head)
+        return Entry(*stamp, **read_file(path, _everything))
     except DataError as error:
         return Entry(*stamp, why=error.why or error.what)
-    except OSError as error:
-        return Entry(*stamp, why=error.strerror or str(error))
+
+
+def _everything(path: Path, stream: Stream) -> dict[str, Any]:
+    upright = read_image(path, stream=stream)
     width, height = upright.size
     pixels = hashlib.sha256(f"{width}x{height};".encode())
     pixels.update(upright.tobytes())
-    hashes = {"sha256": digest, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
-    return Entry(*stamp, width=width, height=height, **hashes, **facts)
+    seen: dict[str, Any] = {"width": width, "height": height, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
+    stream.seek(0)
+    seen["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    stream.seek(0)
+    head = stream.read(25)
+    stream.seek(0)
+    with Image.open(stream, formats=FORMATS) as image:
+        seen |= {"format": image.format or "", "mode": image.mode, "bits": _bits(image, head)}
+        seen |= {"alpha": image.has_transparency_data, "orientation": orientation(image)}
+        with suppress(Exception):  # a chain of frames that leads nowhere: the first one is good
+            # A telephone's JPEG of several pictures is a JPEG, and only its first counts.
+            seen["animated"] = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    return seen
 
 
 def dhash(image: Image.Image) -> int | None:
@@ -196,16 +161,6 @@ def _popcount(values: np.ndarray) -> np.ndarray:
     return (values * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-def _facts(image: Image.Image, head: bytes) -> dict[str, Any]:
-    facts: dict[str, Any] = {"format": image.format or "", "mode": image.mode, "bits": _bits(image, head)}
-    facts["alpha"] = image.has_transparency_data
-    with suppress(Exception):  # malformed EXIF raises almost anything, and the pixels are good
-        # A telephone's JPEG of several pictures is a JPEG, and only its first counts.
-        facts["animated"] = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        facts["orientation"] = _orientation(image)
-    return facts
-
-
 def _bits(image: Image.Image, head: bytes) -> int:
     if image.mode.startswith("I") or image.mode == "F":
         return 16
@@ -214,65 +169,6 @@ def _bits(image: Image.Image, head: bytes) -> int:
         return 16 if head[24:25] == b"\x10" else 8
     depths = getattr(image, "tag_v2", {}).get(258, (8,))
     return 16 if max(depths if isinstance(depths, tuple) else (depths,)) > 8 else 8
-
-
-def _orientation(image: Image.Image) -> int:
-    # Asking a PNG that has no EXIF for it makes Pillow decode the picture once more.
-    marks = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-    if image.format == "PNG" and not any(mark in image.info for mark in marks):
-        return 1
-    value = image.getexif().get(0x0112)
-    return value if isinstance(value, int) and 2 <= value <= 8 else 1
-
-
-def _stamp(path: Path) -> tuple[int, int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0, 0, 0
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _same(entry: Entry, path: Path) -> bool:
-    # What could not be read may be readable now without a change to the file: a mount, a right, a newer decoder.
-    return not entry.why and entry.stamp == _stamp(path)
-
-
-def _cache_file(folder: Path, cache: Path | None) -> Path | None:
-    if cache is None:
-        return None
-    if cache is AUTO:
-        home = os.environ.get("XDG_CACHE_HOME")
-        try:
-            cache = (Path(home) if home else Path.home() / ".cache") / "resnetkit" / "manifests"
-        except RuntimeError:  # a user without a home
-            return None
-    return cache / f"{sha256(os.fsencode(folder.resolve()))[:32]}.json"
-
-
-def _version() -> list[str]:
-    """Entries of other readers are worth nothing: another Pillow may decode other pixels."""
-    return ["1", PIL.__version__]
-
-
-def _load(file: Path) -> dict[str, Entry]:
-    try:
-        digest, _, body = file.read_bytes().partition(b"\n")
-        if digest.decode() != sha256(body):
-            return {}
-        content = json.loads(body)
-        if content["version"] != _version():
-            return {}
-        return {name: Entry(*values) for name, values in content["entries"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _save(file: Path, entries: dict[str, Entry]) -> None:
-    content = {"version": _version(), "entries": {name: astuple(entry) for name, entry in entries.items()}}
-    body = json.dumps(content, separators=(",", ":")).encode()
-    with suppress(ResnetkitError, OSError):  # a cache that cannot be kept costs the next run its time, and no more
-        replace_file(file, sha256(body).encode() + b"\n" + body)
 
 
 def _examine_all(paths: list[Path], workers: int | None) -> Generator[Entry, None, None]:
@@ -361,7 +257,7 @@ class _Helpers:
         finally:
             self._idle.put(process)
         if len(chunk) == 1:
-            return [Entry(*_stamp(chunk[0]), why="its decoder crashed")]
+            return [Entry(*stamp_of(chunk[0]), why="its decoder crashed")]
         return [entry for path in chunk for entry in self._ask([path])]
 
 
@@ -395,6 +291,6 @@ def help_out() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not land among the answers
     for line in sys.stdin.buffer:
-        entries = [astuple(examine(Path(name))) for name in json.loads(line)]
+        entries = [values_of(examine(Path(name))) for name in json.loads(line)]
         answers.write(json.dumps(entries).encode() + b"\n")
         answers.flush()

@@ -50,6 +50,7 @@ class DataRecipe(_Section):
     mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
+    max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
     workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
 
 

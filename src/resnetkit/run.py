@@ -30,7 +30,7 @@ from resnetkit.recipe import LENGTHS, Recipe, load_recipe
 from resnetkit.storage import replace_file, sync_folder
 
 FREE = (
-    *("device", "recompute", "sync_batchnorm", "data.workers"),
+    *("device", "recompute", "sync_batchnorm", "data.workers", "data.max_unreadable"),
     *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep"),
     *("expect.top1", "expect.seconds", "expect.runs"),
 )
@@ -162,6 +162,11 @@ def open_run(
     settings = decide(data, recipe, changes, old_recipe)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        f"{settings.to_toml()} {folder}".encode()
+    except UnicodeEncodeError as error:
+        what, file = "the path is not UTF-8", repr(settings.data.name)
+        raise UsageError(what, file=file, remedy="rename the folder, or train inside it as .") from error
     if old_recipe is None:
         return Run(folder, settings)
     before = load_recipe(old_recipe)

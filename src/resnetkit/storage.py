@@ -67,6 +67,17 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept: RESNETKIT_CACHE, else the folder resnetkit in the user's cache.
+
+    Raises `RuntimeError` for a user without a home.
+    """
+    if root := os.environ.get("RESNETKIT_CACHE"):
+        return Path(root)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "resnetkit"
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     """One call may write a part only, and never more than 2 GiB."""
     rest = memoryview(content)
