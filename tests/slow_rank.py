@@ -1,4 +1,4 @@
-"""`resnetkit` on the command line, but every step, or every step of one rank, takes SECONDS longer."""
+"""`resnetkit` on the command line, but every step, or every step of one rank, takes SECONDS_A_STEP longer."""
 
 import os
 import time
@@ -11,7 +11,7 @@ take = Stepper.__call__
 
 def slow(self, batch, step):
     if os.environ.get("SLOW", os.environ["RANK"]) == os.environ["RANK"]:
-        time.sleep(float(os.environ["SECONDS"]))
+        time.sleep(float(os.environ["SECONDS_A_STEP"]))
     return take(self, batch, step)
 
 

@@ -126,7 +126,7 @@ def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_p
 
 
 def test_a_signal_to_one_rank_saves_and_stops_all(undisturbed: Path, tmp_path: Path) -> None:
-    world = World(tmp_path / "run", "--steps", 14, SCRIPT=str(HERE / "slow_rank.py"), SECONDS="0.2")
+    world = World(tmp_path / "run", "--steps", 14, SCRIPT=str(HERE / "slow_rank.py"), SECONDS_A_STEP="0.2")
     wait_for(tmp_path / "run" / "checkpoints" / "step-00000000")
     time.sleep(0.5)
     world.ranks[1].send_signal(signal.SIGTERM)
@@ -173,7 +173,7 @@ def test_a_rank_that_hangs_ends_all_in_time(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_slow_rank_is_named(tmp_path: Path) -> None:
     script = str(HERE / "slow_rank.py")
-    codes, said = World(tmp_path / "run", "--epochs", 2, SCRIPT=script, SECONDS="0.5", SLOW="1").end()
+    codes, said = World(tmp_path / "run", "--epochs", 2, SCRIPT=script, SECONDS_A_STEP="0.5", SLOW="1").end()
     assert codes == [0, 0], said
     assert "s for rank 1" in said[0]
 
@@ -287,4 +287,47 @@ def test_two_hosts_one_of_which_dies(hosts: list[str], undisturbed: Path, tmp_pa
     agents = [start(0, SLOW="yes"), start(1, DIES="1", AT="6")]
     said = [agent.communicate(timeout=240)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
+    same_to_the_bit(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_slurm_script_saves_requeues_and_goes_on_exactly(undisturbed: Path, tmp_path: Path) -> None:
+    """The script as it is, with commands of SLURM's names that do their part of the work on this machine."""
+    commands, asked = tmp_path / "bin", tmp_path / "asked"
+    commands.mkdir()
+    written = {
+        "srun": 'shift\nexec "$@"',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "${{@:1:6}}" {HERE / "slow_rank.py"} "${{@:9}}"',
+        "scontrol": f'case "$1" in show) echo 127.0.0.1;; *) echo "$@" >> {asked};; esac',
+    }
+    for name, text in written.items():
+        (commands / name).write_text(f"#!/bin/bash\n{text}\n")
+        (commands / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
+    job["PATH"] = f"{commands}:{os.environ['PATH']}"
+    script = [
+        "bash",
+        HERE.parent / "docs" / "train.sbatch",
+        "digits",
+        "--out",
+        tmp_path / "run",
+        *SMALL,
+        "--steps",
+        "14",
+    ]
+
+    def submit(seconds: float) -> subprocess.Popen:
+        environment = os.environ | job | {"SECONDS_A_STEP": str(seconds)}
+        return subprocess.Popen(script, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    first = submit(0.5)
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000004")
+    first.send_signal(signal.SIGUSR1)
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 143, said
+    assert asked.read_text() == "requeue 7\n"
+    second = submit(0)
+    said = second.communicate(timeout=120)[1]
+    assert second.returncode == 0, said
     same_to_the_bit(tmp_path / "run", undisturbed)
