@@ -14,6 +14,7 @@ from resnetkit.errors import UsageError
 from resnetkit.features import Features
 from resnetkit.optim import parameter_groups
 from resnetkit.recipe import OptimRecipe
+from resnetkit.run import open_run
 from resnetkit.transfer import Head, solve_head, stratified_folds, wilson
 
 
@@ -256,3 +257,19 @@ def test_stages_far_from_the_head_learn_slower() -> None:
 def test_an_unknown_stage_cannot_be_frozen(store: Path, photos: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown stage to freeze 'layer9'. Try: layer"):
         rk.train(photos, "finetune", out=store / "x", freeze="layer9", **FINETUNE)
+
+
+def test_a_folder_is_finetuned_by_default_and_without_a_network_it_says_how(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli
+) -> None:
+    monkeypatch.setenv("RESNETKIT_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    done = cli("train", photos, "--out", tmp_path / "run")
+    assert done.code == 4
+    assert "resnet18-f37072fd.pth" in done.err
+    assert "--weights FILE with weights that you have, or --weights none to start from nothing" in done.err
+    assert not (tmp_path / "run").exists()
+    run = open_run(photos, None, out=None, resume=False, changes={"model": {"name": "resnet50"}})
+    assert (run.recipe.transfer.mode, run.recipe.model.weights) == ("finetune", "resnet50.imagenet1k_v1")
+    for changes in ({"weights": "none"}, {"name": "tutorial_resnet34"}):
+        assert open_run(photos, None, out=None, resume=False, changes={"model": changes}).recipe.transfer.mode == "none"

@@ -1,8 +1,9 @@
 """What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
 
 from resnetkit.data import Data, Images, measure
-from resnetkit.errors import UsageError
+from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import ResNet, create_model, get_arch
+from resnetkit.pretrained import WEIGHTS
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.randomness import torch_seed
 from resnetkit.recipe import Recipe
@@ -17,7 +18,15 @@ def read_start(recipe: Recipe) -> Source | None:
     weights = recipe.model.weights
     if weights is None or weights == "none":
         return None
-    return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+    try:
+        return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+    except CheckpointError as error:
+        if weights not in WEIGHTS:
+            raise
+        remedy = (
+            f"{error.remedy}; or --weights FILE with weights that you have, or --weights none to start from nothing"
+        )
+        raise CheckpointError(error.what, file=error.file, why=error.why, remedy=remedy) from error
 
 
 def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None) -> Preprocess:
