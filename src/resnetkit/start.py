@@ -3,8 +3,8 @@
 from resnetkit.data import Data, Images, measure
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import ResNet, create_model, get_arch
-from resnetkit.pretrained import WEIGHTS
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.pretrained import WEIGHTS
 from resnetkit.randomness import torch_seed
 from resnetkit.recipe import Recipe
 from resnetkit.weights import Source, Told, pretrained_network, read_source
