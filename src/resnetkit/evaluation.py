@@ -14,6 +14,7 @@ from resnetkit.errors import DataError
 from resnetkit.feed import evaluation_batches
 from resnetkit.metrics import Tally
 from resnetkit.recipe import DataRecipe
+from resnetkit.shards import Shards
 
 BATCH_SIZE = 256
 
@@ -77,5 +78,8 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             file=data.name,
             why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
         )
-    table = torch.from_numpy(np.array([known[name] for name in data.classes], dtype=np.int64))
+    numbers = [known[name] for name in data.classes]
+    if isinstance(split, Shards):
+        return split.renumbered(numbers)
+    table = torch.from_numpy(np.array(numbers, dtype=np.int64))
     return replace(split, labels=table[split.labels])

@@ -103,7 +103,7 @@ def read_image(file: str | Path, channels: int = 3, stream: BinaryIO | None = No
         raise
     # Damaged files make decoders raise almost anything: OSError, ValueError, SyntaxError, RuntimeError, struct.error.
     except Exception as error:
-        raise DataError("cannot read the image", file=path, why=_reason(path, error)) from error
+        raise DataError("cannot read the image", file=path, why=_reason(path, error, stream)) from error
 
 
 def check_header(file: str | Path) -> tuple[int, int]:
@@ -170,16 +170,20 @@ def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, PermissionError) or not path.exists():
-        return "it may not be read" if path.exists() else "no such file"
-    if path.stat().st_size == 0:
+def _reason(path: Path, error: Exception, stream: BinaryIO | None = None) -> str:
+    if stream is None:
+        if isinstance(error, PermissionError) or not path.exists():
+            return "it may not be read" if path.exists() else "no such file"
+        with path.open("rb") as opened:
+            return _reason(path, error, opened)
+    stream.seek(0)
+    start = stream.read(64)
+    if not start:
         return "the file is empty"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has more than {MAX_PIXELS:,} pixels"
     if isinstance(error, UnidentifiedImageError):
-        with path.open("rb") as stream:
-            start = stream.read(64).lstrip().lower()
+        start = start.lstrip().lower()
         looks = next((name for mark, name in _LOOKS.items() if start.startswith(mark)), None)
         return f"it is not an image (it looks like {looks})" if looks else f"it is none of {', '.join(FORMATS)}"
     return f"it is damaged ({error})"

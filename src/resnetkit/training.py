@@ -16,7 +16,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Split, describe_split, load_data
 from resnetkit.errors import CheckpointError, DataError, DivergedError, StoppedError
 from resnetkit.evaluation import score
-from resnetkit.feed import Order, training_batches
+from resnetkit.feed import order_of, training_batches
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
 from resnetkit.model import ResNet
@@ -24,6 +24,7 @@ from resnetkit.optim import Schedule, average_of, create_optimizer, optimizer_te
 from resnetkit.probe import Probe, probe, score_probe
 from resnetkit.randomness import key
 from resnetkit.run import Run, open_run
+from resnetkit.shards import Shards
 from resnetkit.start import create_network, read_start, training_preprocess
 from resnetkit.transfer import freeze
 
@@ -73,7 +74,7 @@ class _Trainer:
         self.compute = device.choose(recipe.device, recipe.precision)
         start = read_start(recipe)
         self.preprocess = training_preprocess(recipe, data, start)
-        self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed)
+        self.order = order_of(self.split, recipe.data.batch_size, recipe.seed)
         self.total_steps = recipe.total_steps(len(self.split))
         self.network = self.compute.network(create_network(recipe, data, start))
         self.network.recompute = recipe.recompute
@@ -284,7 +285,8 @@ class _Trainer:
         self.reporter.line(f"resumed   at step {self.step:,} from {reached.folder}")
 
     def _fingerprint(self) -> dict[str, int]:
-        return {"images": len(self.split), "labels": key(*self.data.classes, *self.split.labels.tolist())}
+        labels = self.split.checksums if isinstance(self.split, Shards) else self.split.labels.tolist()
+        return {"images": len(self.split), "labels": key(*self.data.classes, *labels)}
 
     def _solve_head(self, parts: list[Split]) -> Probe:
         """Solve the head on the frozen backbone; it stands as the best until something beats it on validation."""
