@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import io
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,30 @@ def fill(folder: Path, count: int, colours: tuple[str, ...] = tuple(COLOURS), fi
         for number in range(first, first + count):
             draw(colour, number).save(folder / colour / f"{number:03d}.png")
     return folder
+
+
+def png(number: int, colour: str = "red", size: tuple[int, int] = (12, 10)) -> bytes:
+    """A small picture as a file's content."""
+    stream = io.BytesIO()
+    draw(colour, number, size).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.USTAR_FORMAT) -> Path:
+    """A tar file of some names and contents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=kind) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def samples(count: int, classes: int = 3) -> list[tuple[str, bytes]]:
+    """The members of a shard of `count` pictures, labelled 0, 1, … in turn."""
+    pairs = [((f"{i:04d}.png", png(i)), (f"{i:04d}.cls", str(i % classes).encode())) for i in range(count)]
+    return [member for pair in pairs for member in pair]
 
 
 @pytest.fixture
