@@ -115,7 +115,7 @@ def _listed(split: Split) -> Listed:
         raise UsageError(
             "a head is not solved on shards",
             why="it takes the features of all images at once",
-            remedy="--transfer.mode none, which trains every layer from the weights",
+            remedy="--recipe finetune --transfer.mode none, which trains every layer from the weights",
         )
     return split
 
