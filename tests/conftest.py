@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import io
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,30 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNETKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def png(number: int, colour: str = "red", size: tuple[int, int] = (12, 10)) -> bytes:
+    """A small picture as a file's content."""
+    stream = io.BytesIO()
+    draw(colour, number, size).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.USTAR_FORMAT) -> Path:
+    """A tar file of some names and contents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=kind) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def samples(count: int, classes: int = 3) -> list[tuple[str, bytes]]:
+    """The members of a shard of `count` pictures, labelled 0, 1, … in turn."""
+    pairs = [((f"{i:04d}.png", png(i)), (f"{i:04d}.cls", str(i % classes).encode())) for i in range(count)]
+    return [member for pair in pairs for member in pair]
 
 
 @pytest.fixture

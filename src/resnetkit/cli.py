@@ -34,6 +34,7 @@ COMMANDS = {
     resnetkit train fashion-mnist         a named set, with the recipe of its name
     resnetkit train photos/               one folder a class, or train/ and val/ of them
     resnetkit train photos/ --weights resnet18.imagenet1k_v1
+    resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
     resnetkit train --resume --out DIR    go on with a run
 
     The best weights are chosen on a validation split; the test split is scored once, at the end.
@@ -42,6 +43,7 @@ COMMANDS = {
 
     resnetkit evaluate runs/NAME fashion-mnist
     resnetkit evaluate runs/NAME photos/test
+    resnetkit evaluate runs/NAME 'shards/val-*.tar'
     resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
       --std 0.229,0.224,0.225 --size 32
 
@@ -69,6 +71,16 @@ COMMANDS = {
 
     Trains a dozen steps in a process, again in one that it kills with SIGKILL on the way, lets that one go on, and
     compares network, optimizer, average and journal bit by bit. Takes about half a minute.
+    """,
+    "shard": """Write a folder of images as WebDataset shards: few large files instead of many small ones.
+
+    resnetkit shard photos/ --out shards/
+    resnetkit train shards/
+
+    The pictures keep their bytes, are mixed across classes, and go into train-000000.tar, val-….tar and test-….tar,
+    split as training on the folder would split them. Those that cannot be read are left out and named. dataset.json
+    says the classes, and the SHA-256 of each shard. After an interruption the same command goes on. No file of yours is
+    changed.
     """,
     "summary": """Show a network stage by stage: shapes, parameters, multiply-adds.
 

@@ -1,6 +1,6 @@
-"""The images: named sets and folders, each as a `Data` of train, validation and test splits.
+"""The images: named sets, folders and shards, each as a `Data` of train, validation and test splits.
 
-A split is either `Images`, uint8 pixels in memory, or `Files`, decoded when needed. Splits that have to be made
+A split is `Images`, uint8 pixels in memory, or `Files` or `Shards`, decoded when needed. Splits that have to be made
 are stratified and depend on `SPLIT_SEED` alone, so that runs with other seeds are scored on the same images.
 """
 
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from resnetkit.errors import DataError, UsageError
@@ -24,6 +25,7 @@ from resnetkit.preprocess import read_image, to_tensor
 from resnetkit.randomness import key
 from resnetkit.recipe import DataRecipe
 from resnetkit.scan import Entry, apart, copies, scan, shown
+from resnetkit.shards import Shards, names_shards, open_shards
 
 SPLIT_SEED = 0
 IN_MEMORY_SIDE = 64
@@ -70,8 +72,22 @@ class Files:
         """The files at `positions`, in that order."""
         return Files(tuple(self.paths[i] for i in positions), self.labels[torch.from_numpy(positions)])
 
+    def name(self, index: int) -> str:
+        """A file, for people."""
+        return str(self.paths[index])
 
-Split = Images | Files
+    def image(self, index: int, channels: int) -> Image.Image:
+        """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
+        return read_image(self.paths[index], channels)
+
+    def labels_at(self, indices: np.ndarray) -> Tensor:
+        """Labels of some files, int64, (N,)."""
+        return self.labels[torch.from_numpy(indices)]
+
+
+Listed = Images | Files
+"""A split of which every image is listed in memory."""
+Split = Listed | Shards
 Held = TypeVar("Held", Images, Files)
 
 
@@ -107,7 +123,7 @@ def default_data_root() -> Path:
 def load_data(
     name: str, settings: DataRecipe | None = None, *, data_root: str | Path | None = None, whole: bool = False
 ) -> Data:
-    """Load a named set, or a folder of images with one folder a class.
+    """Load a named set, a folder of images with one folder a class, or shards: a folder of them, or a pattern.
 
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
     folder of class folders as one test split instead of splitting it.
@@ -116,12 +132,18 @@ def load_data(
     settings = settings or DataRecipe(name=name)
     if name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
+    elif names_shards(name):
+        data = _load_shards(name, settings, whole=whole)
     else:
         data = _load_folder(Path(name), settings, whole=whole)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
-        positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
-        data = replace(data, train=data.train.take(positions))
-        data.notes.append(f"trains on {len(positions)} images only, as data.limit says")
+        if isinstance(data.train, Shards):
+            train: Split = data.train.limited(settings.limit)
+        else:
+            positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
+            train = data.train.take(positions)
+        data = replace(data, train=train)
+        data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data
 
 
@@ -239,7 +261,8 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         splits["train"], splits["validation"] = _hold_out(splits["train"], settings.validation)
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
-        _refuse_missing(folder, listing.classes, splits)
+        counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
+        _refuse_missing(str(folder), listing.classes, counts)
     if not whole:
         notes += _doubts(folder, listing.classes, splits, entries)
     held = _into_memory(splits, entries, unreadable)
@@ -307,14 +330,37 @@ def _doubts(
             yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
 
 
-def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, Files]) -> None:
-    for split_name, split in splits.items():
-        present = Counter(split.labels.tolist())
-        missing = [name for label, name in enumerate(classes) if label not in present]
+def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
+    found = open_shards(source)
+    splits, notes = dict(found.splits), list(found.notes)
+    if len(found.classes) < 2 and not whole:
+        raise DataError(
+            f"there is one class only ({found.classes[0]})", file=source, why="there is nothing to tell apart"
+        )
+    if not settings.allow_missing and not whole:
+        _refuse_missing(source, found.classes, found.counts)
+    if whole and set(splits) == {"train"}:
+        splits["test"] = splits.pop("train")
+    elif "train" in splits and "validation" not in splits:
+        splits["train"], splits["validation"] = splits["train"].hold_out(settings.validation, SPLIT_SEED)
+        if not len(splits["validation"]):
+            raise DataError(
+                "nothing can be held out to choose the best weights by",
+                file=source,
+                why=f"no shard has {round(1 / settings.validation)} images",
+                remedy="val-*.tar shards, or a larger --data.validation",
+            )
+        notes.append(f"no val shards in {source}: held out {len(splits['validation']):,} of the training images")
+    return Data(source, found.classes, splits.get("train"), splits.get("validation"), splits.get("test"), notes=notes)
+
+
+def _refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Tensor | np.ndarray]) -> None:
+    for split_name, present in counts.items():
+        missing = [name for name, count in zip(classes, present.tolist(), strict=True) if not count]
         if missing:
             raise DataError(
                 f"the {split_name} split has no image of {', '.join(missing[:5])}",
-                file=folder,
+                file=source,
                 why=f"the classes are {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
                 remedy="add some, or accept it with --data.allow-missing",
             )
@@ -322,7 +368,7 @@ def _refuse_missing(folder: Path, classes: Sequence[str], splits: dict[str, File
 
 def _into_memory(
     splits: dict[str, Files], entries: dict[Path, Entry], unreadable: dict[str, str]
-) -> Mapping[str, Split]:
+) -> Mapping[str, Listed]:
     """Decode a set of small images of one size once and for all; leave anything else on disk."""
     sizes = {(entry.width, entry.height) for entry in entries.values() if not entry.why}
     if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
@@ -330,7 +376,7 @@ def _into_memory(
     width, height = sizes.pop()
     if len(entries) * 3 * width * height > IN_MEMORY_BYTES:
         return splits
-    loaded: dict[str, Split] = {}
+    loaded: dict[str, Listed] = {}
     for name, split in splits.items():
         pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
         good = np.ones(len(split), dtype=bool)
@@ -360,7 +406,7 @@ def describe_split(split: Split | None) -> str:
         return "none"
     if isinstance(split, Images):
         return f"{len(split):,} images of {split.pixels.shape[-1]} x {split.pixels.shape[-2]} px in memory"
-    return f"{len(split):,} files"
+    return f"{len(split):,} {'files' if isinstance(split, Files) else f'images in {len(split.files):,} shards'}"
 
 
 def measure(split: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

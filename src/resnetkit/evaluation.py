@@ -18,6 +18,7 @@ from resnetkit.feed import evaluation_batches
 from resnetkit.metrics import Tally
 from resnetkit.ranks import ALONE, Ranks
 from resnetkit.recipe import DataRecipe
+from resnetkit.shards import Shards
 
 BATCH_SIZE = 256
 
@@ -40,10 +41,14 @@ def score(
     """
     unreadable: dict[str, str] = {}
     tally = Tally(len(classifier.classes), classifier.compute.device)
-    first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
-    mine = split if ranks.alone else split.take(np.arange(first, last))
     batches = evaluation_batches(
-        mine, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers, unreadable=unreadable
+        split,
+        classifier.preprocess,
+        classifier.compute,
+        batch_size=batch_size,
+        workers=workers,
+        unreadable=unreadable,
+        ranks=ranks,
     )
     for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
         if (batch := next(batches, None)) is not None:
@@ -113,5 +118,8 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             file=data.name,
             why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
         )
-    table = torch.from_numpy(np.array([known[name] for name in data.classes], dtype=np.int64))
+    numbers = [known[name] for name in data.classes]
+    if isinstance(split, Shards):
+        return split.renumbered(numbers)
+    table = torch.from_numpy(np.array(numbers, dtype=np.int64))
     return replace(split, labels=table[split.labels])

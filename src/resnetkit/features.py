@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from resnetkit.data import Files, Split
+from resnetkit.data import Files, Listed
 from resnetkit.device import Compute
 from resnetkit.errors import DataError
 from resnetkit.model import ResNet
@@ -82,7 +82,7 @@ def default_store() -> Path:
 def extract(
     network: ResNet,
     preprocess: Preprocess,
-    split: Split,
+    split: Listed,
     compute: Compute,
     *,
     views: Views = Views(),
@@ -153,7 +153,7 @@ def _run(network: ResNet, preprocess: Preprocess, compute: Compute, pixels: Tens
 Decoded = tuple[int, str, Tensor | np.ndarray | str]
 
 
-def _decoded(split: Split, preprocess: Preprocess, views: Views, records: "_Store") -> Iterator[Decoded]:
+def _decoded(split: Listed, preprocess: Preprocess, views: Views, records: "_Store") -> Iterator[Decoded]:
     """Position and SHA-256 of every image, in order, with its stored features, its views, or why it cannot be read.
 
     Runs some batches ahead of whoever asks.

@@ -1,12 +1,15 @@
 """Batches, on the device, normalised: an endless stream for training, one exact pass for evaluation.
 
 Training sees the epochs' random orders laid end to end and cut into batches of one size. No image is dropped, no batch
-is ragged, and step s begins at sample s * batch_size whatever came before, so that a run can start at any step.
+is ragged, and step s begins at sample s * batch_size whatever came before, so that a run can start at any step. Of
+several processes that train together, each takes its part of every batch.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,15 +20,20 @@ from resnetkit.augment import Augment
 from resnetkit.data import Files, Images, Split
 from resnetkit.device import Compute
 from resnetkit.errors import DataError, StorageError
-from resnetkit.preprocess import Preprocess, read_image
+from resnetkit.preprocess import Preprocess
 from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE, Ranks
+from resnetkit.shards import Shards
 from resnetkit.signals import leave_signals_to_parent
 
 PATIENCE = "RESNETKIT_WORKER_SECONDS"
 """Environment variable: how long to wait for a process that decodes; ten minutes by default."""
 FEW_FILES = 64
 """Below this many files, starting processes to decode them costs more than it saves."""
+STRETCH = 8192
+"""Neighbours in a shard that are shuffled as one: long enough to read few shards at a time."""
+BLOCK = 8 * STRETCH
+"""Images of about as many are drawn in random order from the stretches that an epoch's order puts together."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +65,70 @@ class Order:
         epochs, places = np.divmod(positions, self.count)
         indices = np.empty(self.batch_size, dtype=np.int64)
         for epoch in np.unique(epochs):
-            if self._cached[0] != epoch:
-                self._cached = (int(epoch), permutation(self.seed, int(epoch), self.count))
             inside = epochs == epoch
-            indices[inside] = self._cached[1][places[inside]]
+            indices[inside] = self._shuffled(int(epoch), places[inside])
         return epochs, indices
 
     def mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What this rank sees of a step: epochs and sample indices, each of shape (batch_size / ranks,)."""
+        """What this rank sees of a step. The ranks' parts differ by one sample at most, and join to the whole."""
         first, last = (self.batch_size * each // self.ranks.size for each in (self.ranks.rank, self.ranks.rank + 1))
         epochs, indices = self.step(step)
         return epochs[first:last], indices[first:last]
 
+    def _shuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """The samples at some places of an epoch's order."""
+        if self._cached[0] != epoch:
+            self._cached = (epoch, permutation(self.seed, epoch, self.count))
+        return self._cached[1][places]
+
     def ends_epoch(self, step: int) -> bool:
         """Whether the first `step` steps complete an epoch that fewer would not."""
         return step * self.batch_size // self.count > (step - 1) * self.batch_size // self.count
+
+
+class BlockOrder(Order):
+    """An order that is never in memory as a whole: stretches of shards are shuffled, then samples in blocks of them.
+
+    `bounds`: where each shard begins, and where the last ends.
+    """
+
+    def __init__(self, bounds: np.ndarray, batch_size: int, seed: int, ranks: Ranks = ALONE) -> None:
+        super().__init__(int(bounds[-1]), batch_size, seed, ranks)
+        begins = [np.arange(low, high, STRETCH) for low, high in pairwise(bounds)]
+        self._begins = np.concatenate(begins)
+        self._lengths = np.diff(self._begins, append=bounds[-1])
+        self._together = max(1, round(BLOCK / self._lengths.mean()))
+        # The loader runs ahead of the loop, at most over one border: two blocks are in use, and rarely a third.
+        self._block, self._stretches = lru_cache(3)(self._block), lru_cache(2)(self._stretches)
+
+    def _shuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        _, ends = self._stretches(epoch)
+        blocks = np.searchsorted(ends, places, side="right") // self._together
+        indices = np.empty(len(places), dtype=np.int64)
+        for block in np.unique(blocks):
+            inside = blocks == block
+            before = ends[block * self._together - 1] if block else 0
+            indices[inside] = self._block(epoch, int(block))[places[inside] - before]
+        return indices
+
+    def _stretches(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The stretches in the order of an epoch, and where each ends in it."""
+        order = permutation(self.seed, epoch, len(self._begins), "stretches")
+        return order, np.cumsum(self._lengths[order])
+
+    def _block(self, epoch: int, block: int) -> np.ndarray:
+        """The samples of a block, in the order of an epoch."""
+        order, _ = self._stretches(epoch)
+        chosen = order[block * self._together : (block + 1) * self._together]
+        samples = np.concatenate([np.arange(self._lengths[each]) + self._begins[each] for each in chosen])
+        return samples[permutation(self.seed, epoch, len(samples), "block", block)]
+
+
+def order_of(split: Split, batch_size: int, seed: int, ranks: Ranks = ALONE) -> Order:
+    """The order in which training sees a split; that of shards does not grow with them."""
+    if isinstance(split, Shards):
+        return BlockOrder(split.bounds, batch_size, seed, ranks)
+    return Order(len(split), batch_size, seed, ranks)
 
 
 def training_batches(
@@ -85,11 +142,15 @@ def training_batches(
     workers: int | None = None,
     unreadable: dict[str, str],
 ) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`. A file that cannot be decoded is left out and named in `unreadable`."""
+    """This rank's part of the batches of steps `start` to `stop`.
+
+    A file that cannot be decoded is left out and named in `unreadable`.
+    """
+    places = _Places(order, start, stop)
     if isinstance(split, Images):
-        raw = _from_memory(split, order, augment, compute, start, stop)
+        raw = _from_memory(split, places, augment, compute)
     else:
-        raw = _from_files(split, order, augment, compute, start, stop, workers, unreadable)
+        raw = _from_files(split, places, augment, compute, workers, unreadable)
     for step, pixels, labels, epochs, indices in raw:
         pixels = augment.geometry(pixels, epochs, indices)
         images = augment.erase(augment.preprocess.normalise(pixels), epochs, indices)
@@ -100,13 +161,29 @@ def training_batches(
 RawBatch = tuple[int, Tensor, Tensor, np.ndarray, np.ndarray]
 
 
-def _from_memory(
-    split: Images, order: Order, augment: Augment, compute: Compute, start: int, stop: int
-) -> Iterator[RawBatch]:
+class _Places(Sampler[list]):
+    """The samples of every step: (epoch, index) pairs for a loader, arrays for whoever follows it."""
+
+    def __init__(self, order: Order, start: int, stop: int) -> None:
+        self.order, self.steps = order, range(start, stop)
+
+    def arrays(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Step, epochs, indices."""
+        for step in self.steps:
+            yield step, *self.order.mine(step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for _, epochs, indices in self.arrays():
+            yield list(zip(epochs.tolist(), indices.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _from_memory(split: Images, places: _Places, augment: Augment, compute: Compute) -> Iterator[RawBatch]:
     # Pixels stay where they are drawn from: on an accelerator the whole split is moved there once.
     pixels, labels = compute.tensor(split.pixels), compute.tensor(split.labels)
-    for step in range(start, stop):
-        epochs, indices = order.mine(step)
+    for step, epochs, indices in places.arrays():
         chosen = torch.from_numpy(indices).to(pixels.device)
         batch = pixels[chosen]
         if augment.per_image:
@@ -120,37 +197,41 @@ def _from_memory(
 class _TrainingFiles(Dataset):
     """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason."""
 
-    def __init__(self, split: Files, augment: Augment) -> None:
-        self.paths, self.augment = split.paths, augment
+    def __init__(self, split: Files | Shards, augment: Augment) -> None:
+        self.split, self.augment = split, augment
 
     def __getitem__(self, index: tuple[int, int]) -> Tensor | str:
         epoch, number = index
         try:
-            image = read_image(self.paths[number], self.augment.preprocess.channels)
+            image = self.split.image(number, self.augment.preprocess.channels)
         except DataError as error:
             return error.why or error.what
         return self.augment.image(image, epoch, number)
 
 
 class _EvaluationFiles(Dataset):
-    def __init__(self, split: Files, preprocess: Preprocess) -> None:
-        self.paths, self.preprocess = split.paths, preprocess
+    def __init__(self, split: Files | Shards, preprocess: Preprocess) -> None:
+        self.split, self.preprocess = split, preprocess
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self.preprocess.read(self.paths[index])
+            return self.preprocess.pixels(self.split.image(index, self.preprocess.channels))
         except DataError as error:
             return error.why or error.what
 
 
-def _as_list(items: list[Tensor | str]) -> list[Tensor | str]:
-    """Collate nothing: which files could not be read is known only here, after the loader."""
-    return items
+Decoded = tuple[Tensor | None, list[int], dict[int, str]]
+"""Pixels of the files that could be read, their places in the batch, and why the others could not be."""
 
 
-def _loader(
-    dataset: Dataset, batches: "Sampler[list] | list[list[int]]", count: int, workers: int | None
-) -> Iterator[list[Tensor | str]]:
+def _gather(items: list[Tensor | str]) -> Decoded:
+    """One tensor for a whole batch: each that a process hands over costs an open file."""
+    good = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
+    why = {place: item for place, item in enumerate(items) if isinstance(item, str)}
+    return torch.stack(list(good.values())) if good else None, list(good), why
+
+
+def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int | None) -> Iterator[Decoded]:
     """What a loader gives. Raises `StorageError` (exit code 7) where a process that decodes has died or hangs."""
     if workers is None:
         workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
@@ -158,7 +239,7 @@ def _loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_list,
+        collate_fn=_gather,
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
@@ -170,54 +251,39 @@ def _loader(
         raise StorageError(
             "a process that decodes images has died or hangs",
             why=" ".join(str(error).split())[:160],
-            remedy=f"--data.workers {workers // 2}, and more shared memory (--shm-size) in a container; then --resume",
+            remedy="fewer of them with --data.workers, more shared memory (--shm-size) in a container; then --resume",
         ) from error
 
 
-class _Places(Sampler[list]):
-    """The (epoch, index) pairs of every step, for a loader."""
-
-    def __init__(self, order: Order, start: int, stop: int) -> None:
-        self.order, self.start, self.stop = order, start, stop
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.stop):
-            epochs, indices = self.order.mine(step)
-            yield list(zip(epochs.tolist(), indices.tolist(), strict=True))
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
 def _from_files(
-    split: Files,
-    order: Order,
+    split: Files | Shards,
+    places: _Places,
     augment: Augment,
     compute: Compute,
-    start: int,
-    stop: int,
     workers: int | None,
     unreadable: dict[str, str],
 ) -> Iterator[RawBatch]:
-    loader = _loader(_TrainingFiles(split, augment), _Places(order, start, stop), len(split), workers)
-    for step, decoded in zip(range(start, stop), loader, strict=True):
-        epochs, indices = order.mine(step)
-        good = _sort_out(decoded, indices, split, unreadable)
-        if not len(good):
-            raise DataError("no image of a whole batch can be read", file=split.paths[int(indices[0])])
-        pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
+    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers)
+    for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
+        unreadable |= {split.name(int(indices[place])): reason for place, reason in why.items()}
+        if pixels is None:
+            raise DataError("no image of a whole batch can be read", file=split.name(int(indices[0])))
         epochs, indices = epochs[good], indices[good]
-        yield step, pixels, compute.tensor(split.labels[torch.from_numpy(indices)]), epochs, indices
+        yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices
 
 
-def _sort_out(decoded: list[Tensor | str], indices: np.ndarray, split: Files, unreadable: dict[str, str]) -> np.ndarray:
-    good = []
-    for place, (item, index) in enumerate(zip(decoded, indices.tolist(), strict=True)):
-        if isinstance(item, str):
-            unreadable[str(split.paths[index])] = item
-        else:
-            good.append(place)
-    return np.array(good, dtype=np.int64)
+class _InOrder(Sampler[list]):
+    """Every sample of a range once, `batch_size` at a time."""
+
+    def __init__(self, samples: range, batch_size: int) -> None:
+        self.samples, self.batch_size = samples, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for begin in range(0, len(self.samples), self.batch_size):
+            yield list(self.samples[begin : begin + self.batch_size])
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
 
 
 def evaluation_batches(
@@ -228,18 +294,20 @@ def evaluation_batches(
     batch_size: int,
     workers: int | None = None,
     unreadable: dict[str, str],
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image once, in order: normalised images (N, C, H, W) and labels (N,), on the device."""
-    chunks = [np.arange(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
+    """Every image of this rank's part once, in order: normalised (N, C, H, W), and labels (N,), on the device."""
+    first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
+    batches = _InOrder(range(first, last), batch_size)
     if isinstance(split, Images):
-        for chunk in chunks:
-            part = split.take(chunk)
+        for batch in batches:
+            part = split.take(np.array(batch))
             pixels = preprocess.batch(compute.tensor(part.pixels))
             yield preprocess.normalise(pixels), compute.tensor(part.labels)
         return
-    loader = _loader(_EvaluationFiles(split, preprocess), [chunk.tolist() for chunk in chunks], len(split), workers)
-    for chunk, decoded in zip(chunks, loader, strict=True):
-        good = _sort_out(decoded, chunk, split, unreadable)
-        if len(good):
-            pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
-            yield preprocess.normalise(pixels), compute.tensor(split.labels[torch.from_numpy(chunk[good])])
+    loader = _loader(_EvaluationFiles(split, preprocess), batches, len(split), workers)
+    for batch, (pixels, good, why) in zip(batches, loader, strict=True):
+        unreadable |= {split.name(batch[place]): reason for place, reason in why.items()}
+        if pixels is not None:
+            labels = split.labels_at(np.array(batch)[good])
+            yield preprocess.normalise(compute.tensor(pixels)), compute.tensor(labels)

@@ -11,8 +11,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from resnetkit.data import Data, Files, Images, Split
+from resnetkit.data import Data, Images, Split
 from resnetkit.randomness import key
+from resnetkit.shards import Shards
 from resnetkit.storage import replace_file, sha256
 
 SPLITS = ("train", "validation", "test")
@@ -64,19 +65,14 @@ class Fingerprint:
 def _entries(name: str, split: Split | None, root: Path) -> np.ndarray:
     if split is None:
         return np.empty((0, 2), dtype=np.int64)
+    if isinstance(split, Shards):
+        return np.array([(key(name, file.path.name), file.checksum) for file in split.files], dtype=np.int64)
     labels = split.labels.tolist()
     if isinstance(split, Images):
         pixels = (zlib.crc32(image.numpy().tobytes(), len(name)) for image in split.pixels)
         return np.array(list(zip(pixels, labels, strict=True)), dtype=np.int64)
-    if isinstance(split, Files):
-        return np.array(
-            [
-                (key(name, _below(path, root)), key(_size(path), label))
-                for path, label in zip(split.paths, labels, strict=True)
-            ],
-            dtype=np.int64,
-        )
-    raise TypeError(type(split))
+    files = zip(split.paths, labels, strict=True)
+    return np.array([(key(name, _below(path, root)), key(_size(path), label)) for path, label in files], dtype=np.int64)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -10,10 +10,11 @@ import stat
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ def read_file(
         if passing and stream is not None:
             raise  # whoever opened the stream opens it again
         if not pauses or not passing:
-            raise DataError("cannot read the image", file=path, why=_reason(path, error)) from error
+            raise DataError("cannot read the image", file=path, why=_reason(path, error, stream)) from error
     time.sleep(pauses[0])
     return read_file(path, look, stream, pauses=pauses[1:])
 
@@ -243,9 +244,9 @@ def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: Exception, stream: BinaryIO | None) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return _looks_like(path)
+        return _looks_like(path, stream)
     if isinstance(error, PermissionError):
         return "it may not be read"
     if isinstance(error, FileNotFoundError):
@@ -257,10 +258,11 @@ def _reason(path: Path, error: Exception) -> str:
     return f"it is damaged ({error})"
 
 
-def _looks_like(path: Path) -> str:
+def _looks_like(path: Path, stream: BinaryIO | None) -> str:
     try:
-        with path.open("rb") as stream:
-            start = stream.read(64)
+        with nullcontext(stream) if stream is not None else path.open("rb") as opened:
+            opened.seek(0)
+            start = opened.read(64)
     except OSError as error:  # it was there a moment ago
         return str(error.strerror)
     if not start:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from resnetkit.data import Data, Split
+from resnetkit.data import Data, Listed, Split
 from resnetkit.device import Compute
+from resnetkit.errors import UsageError
 from resnetkit.features import Features, Views, extract, join
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
 from resnetkit.recipe import TransferRecipe
+from resnetkit.shards import Shards
 from resnetkit.transfer import Head, solve_head
 
 
@@ -74,7 +76,7 @@ def probe(
                 extract(
                     network,
                     preprocess,
-                    part,
+                    _listed(part),
                     compute,
                     views=views,
                     unreadable=unreadable,
@@ -97,7 +99,7 @@ def score_probe(
     network: ResNet, preprocess: Preprocess, split: Split, compute: Compute, *, unreadable: dict[str, str]
 ) -> dict[str, Any]:
     """`count, loss, top1, top5` of a split, from features, which are kept as those of training are."""
-    found = extract(network, preprocess, split, compute, views=Views(mirror=False), unreadable=unreadable)
+    found = extract(network, preprocess, _listed(split), compute, views=Views(mirror=False), unreadable=unreadable)
     classes = network.fc.out_features
     tally = Tally(classes, torch.device("cpu"))
     with torch.inference_mode():
@@ -105,6 +107,17 @@ def score_probe(
         labels = torch.from_numpy(found.labels)
         tally.update(logits, labels, F.cross_entropy(logits, labels))
     return tally.compute()
+
+
+def _listed(split: Split) -> Listed:
+    """A split whose features fit into memory."""
+    if isinstance(split, Shards):
+        raise UsageError(
+            "a head is not solved on shards",
+            why="it takes the features of all images at once",
+            remedy="--recipe finetune --transfer.mode none, which trains every layer from the weights",
+        )
+    return split
 
 
 def _backbone(network: ResNet) -> dict[str, torch.Tensor]:

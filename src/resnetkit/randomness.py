@@ -37,9 +37,9 @@ def uniform(seed: int, use: str, epochs: np.ndarray, indices: np.ndarray) -> np.
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch visits its `count` samples, shape (count,)."""
-    return np.random.Generator(np.random.PCG64(key(seed, "order", epoch))).permutation(count)
+def permutation(seed: int, epoch: int, count: int, *part: int | str) -> np.ndarray:
+    """The order in which an epoch, or a `part` of it, visits its `count` samples, shape (count,)."""
+    return np.random.Generator(np.random.PCG64(key(seed, "order", epoch, *part))).permutation(count)
 
 
 @contextmanager

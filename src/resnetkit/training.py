@@ -12,10 +12,10 @@ import torch
 from resnetkit import checkpoint, device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, Files, Split, describe_split, load_data
+from resnetkit.data import Data, Images, Split, describe_split, load_data
 from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
-from resnetkit.feed import Order, training_batches
+from resnetkit.feed import order_of, training_batches
 from resnetkit.fingerprint import Fingerprint
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
@@ -104,7 +104,7 @@ class _Trainer:
         self.compute = device.choose(recipe.device, recipe.precision)
         start = read_start(recipe)
         self.preprocess = training_preprocess(recipe, data, start)
-        self.order = Order(len(self.split), recipe.data.batch_size, recipe.seed, peers)
+        self.order = order_of(self.split, recipe.data.batch_size, recipe.seed, peers)
         if self.order.batch_size < 2 * peers.size and recipe.transfer.mode != "head":
             raise UsageError(
                 f"a batch of {self.order.batch_size} images for {peers.size} ranks",
@@ -244,8 +244,8 @@ class _Trainer:
         self.state.bad_steps += 1
         rate = self.stepper.schedule(self.step) * self.stepper.slower
         files = []
-        if isinstance(self.split, Files):
-            files = [str(self.split.paths[i]) for i in self.order.mine(self.step)[1]]
+        if not isinstance(self.split, Images):
+            files = [self.split.name(int(i)) for i in self.order.mine(self.step)[1]]
         self._write(event="not applied", step=self.step, loss=repr(loss), lr=rate, files=files)
         if self.state.bad_steps < BAD_STEPS:
             self.reporter.line(f"note      step {self.step}: loss or gradient not finite; the step was not applied")

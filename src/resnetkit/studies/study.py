@@ -1,7 +1,7 @@
 """A study: a question, a grid of settings, what is measured for each, a figure, and an answer in plain words.
 
-Every row of the grid is measured once: `results.csv` grows row by row, and a study that was stopped goes on with the rows
-that are missing.
+Every row of the grid is measured once: `results.csv` grows row by row, and a study that was stopped goes on with the
+rows that are missing.
 """
 
 import csv
@@ -58,8 +58,7 @@ class Study:
     rows: Callable[[Place], Sequence[Row]]
     """The grid: the settings of every row, in the order in which they are measured."""
     measure: Callable[[Row, Place], Sequence[Row]]
-    """One row's figures: one line or several, such as one for each epoch or layer. Extra settings columns may be added by
-    a line, where the lines of a row differ in them; they must be in `figures`."""
+    """One row's figures: one line or several, such as one for each epoch or layer, named in a column of `figures`."""
     draw: Callable[["Figure", Sequence[Row]], None]
     """Draw all results into an empty figure."""
     answer: Callable[[Sequence[Row]], str]
@@ -93,8 +92,8 @@ def run_study(
     """Measure all rows of a study that are still missing, draw the figure, write the page.
 
     `out` is `studies/NAME` by default, or `studies/NAME-quick`. It gets `results.csv`, `figure.png` and `index.html`.
-    Raises the errors of `resnetkit.errors`; `UsageError` (exit code 2) where matplotlib is missing or the folder holds the
-    results of other settings.
+    Raises the errors of `resnetkit.errors`; `UsageError` (exit code 2) where matplotlib is missing or the folder holds
+    the results of other settings.
     """
     study = load_study(name)
     folder = Path(out) if out is not None else Path("studies") / (f"{name}-quick" if quick else name)
@@ -126,7 +125,7 @@ def run_study(
 
 def _check_page() -> None:
     try:
-        import matplotlib  # noqa: F401, ICN001
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise UsageError(
             "studies draw with matplotlib, which is not installed", remedy='pip install "resnetkit[report]"'
