@@ -82,6 +82,15 @@ COMMANDS = {
     says the classes, and the SHA-256 of each shard. After an interruption the same command goes on. No file of yours is
     changed.
     """,
+    "study": """Put a claim about residual networks to the test.
+
+    resnetkit study degradation --quick     are deeper plain nets worse, and residual ones not?
+    resnetkit study gradients --quick       do their gradients vanish?
+    resnetkit study tutorials --quick       what do the faults of five tutorials cost?
+
+    Each writes results.csv, a figure and a page in plain words. A study that was stopped goes on with the rows that are
+    missing. Without --quick it is the experiment of the paper: hours, on an accelerator.
+    """,
     "summary": """Show a network stage by stage: shapes, parameters, multiply-adds.
 
     resnetkit summary resnet50
