@@ -1,16 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torchvision import transforms
 
 import resnetkit as rk
 from conftest import TINY, fill
+from resnetkit.classifier import Classifier
 from resnetkit.data import load_data
-from resnetkit.errors import DataError
+from resnetkit.device import choose
+from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.metrics import Tally
+from resnetkit.preprocess import Preprocess
 
 
 def test_figures_match_scikit_learn(digits_run: Path) -> None:
@@ -101,3 +107,31 @@ def test_predictions_equal_what_evaluation_counts(colours, tmp_path: Path) -> No
     for empty in ("blue", "green"):
         (tmp_path / empty).rmdir()
     assert rk.evaluate(classifier, tmp_path)["top1"] == pytest.approx(100 * top1)
+
+
+def test_ten_crops_match_torchvision(tmp_path: Path, photos: Path) -> None:
+    """The oracle: torchvision's ten_crop on PIL images, the network one crop at a time, probabilities averaged."""
+    torch.manual_seed(0)
+    preprocess = Preprocess(24, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 32)
+    network = rk.create_model("resnet20", num_classes=3, **TINY["model"]).eval()
+    classifier = Classifier(network, preprocess, ("blue", "green", "red"), "resnet20", choose("cpu"))
+    figures = rk.evaluate(classifier, photos / "val", crops=10)
+    look = transforms.Compose([transforms.Resize(32), transforms.TenCrop(24)])
+    tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)])
+    losses = []
+    for label, name in enumerate(classifier.classes):
+        for path in sorted((photos / "val" / name).iterdir()):
+            with Image.open(path) as image, torch.inference_mode():
+                crops = torch.stack([network(tensor(crop)[None])[0].softmax(0) for crop in look(image)])
+            losses.append(-float(crops.mean(0)[label].log()))
+    assert figures["count"] == 9
+    assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    (tmp_path / "small").mkdir()
+    pixels = fill(tmp_path / "small", 4, ("blue", "red"))  # of one size and small: held in memory
+    for path in pixels.rglob("*.png"):
+        with Image.open(path) as image:
+            image.crop((0, 0, 40, 40)).save(path)
+    from_memory = rk.evaluate(classifier, pixels, crops=10)
+    assert from_memory["count"] == 8
+    with pytest.raises(UsageError, match=r"ten crops would be one .*24 px"):
+        rk.evaluate(replace(classifier, preprocess=replace(preprocess, resize=None)), photos / "val", crops=10)

@@ -8,7 +8,7 @@ from conftest import draw, fill
 from resnetkit.augment import Augment
 from resnetkit.data import Files, Images, load_data
 from resnetkit.device import choose
-from resnetkit.feed import Order, evaluation_batches, training_batches
+from resnetkit.feed import BalancedOrder, Order, evaluation_batches, training_batches
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.recipe import AugmentRecipe
 
@@ -94,3 +94,18 @@ def test_evaluation_sees_every_image_once_in_order(files: Files, batch_size: int
     seen = torch.cat([images for images, _ in batches])
     expected = PREPROCESS.normalise(torch.stack([PREPROCESS.read(path) for path in files.paths]))
     assert torch.equal(seen, expected)
+
+
+def test_balanced_sampling_brings_every_class_equally_often_and_every_image_in_turn() -> None:
+    labels = np.repeat([0, 1, 2], [60, 24, 6])
+    order = BalancedOrder(labels, 15, seed=0)
+    seen = [order.step(step) for step in range(12)]  # two epochs of 90
+    counts = np.bincount(labels[np.concatenate([indices for _, indices in seen])])
+    assert counts.tolist() == [60, 60, 60]
+    rare = [
+        (r, i) for rounds, indices in seen for r, i in zip(rounds.tolist(), indices.tolist(), strict=True) if i >= 84
+    ]
+    assert sorted(rare) == [(turn, image) for turn in range(10) for image in range(84, 90)]
+    again = BalancedOrder(labels, 15, seed=0).step(7)
+    assert all(np.array_equal(one, other) for one, other in zip(again, seen[7], strict=True))
+    assert not np.array_equal(BalancedOrder(labels, 15, seed=1).step(7)[1], seen[7][1])

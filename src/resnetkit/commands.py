@@ -129,6 +129,7 @@ def evaluate_command(
     *,
     foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
     data_root: DataRoot = None,
+    crops: Literal[1, 10] = 1,
     batch_size: int = 256,
     workers: Workers = None,
     device: Device = "auto",
@@ -142,6 +143,8 @@ def evaluate_command(
     ----------
     data
         A named set, or a folder of images or shards whose classes the model knows.
+    crops
+        10 averages over corners, centre and their mirror images, as the paper's tables do.
     batch_size
         Images at a time. It changes the speed only.
     """
@@ -149,7 +152,7 @@ def evaluate_command(
     from resnetkit.weights import load
 
     classifier = load(source, **_told(foreign), device=device, precision=precision)
-    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers)
+    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers, crops=crops)
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
         print(f"left out: {file}: {why}", file=sys.stderr)

@@ -400,6 +400,20 @@ def _into_memory(
     return loaded
 
 
+def class_weights(split: Split, classes: int) -> Tensor:
+    """A weight for each class, (classes,), that makes all of them count the same; 1 on average over the images.
+
+    Raises `UsageError` (exit code 2) for shards.
+    """
+    if isinstance(split, Shards):
+        raise UsageError(
+            "shards cannot be weighed by class", why="their labels are not in memory", remedy="leave it out"
+        )
+    counts = torch.bincount(split.labels, minlength=classes)
+    present = counts > 0
+    return torch.where(present, len(split) / (present.sum() * counts.clamp(min=1)), 0.0)
+
+
 def describe_split(split: Split | None) -> str:
     """A count for people, with the pixels of images in memory."""
     if split is None:

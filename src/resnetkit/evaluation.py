@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resnetkit.classifier import Classifier
 from resnetkit.data import NAMED_SETS, Data, Split, load_data
 from resnetkit.device import is_out_of_memory
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
 from resnetkit.feed import evaluation_batches
 from resnetkit.metrics import Tally
 from resnetkit.ranks import ALONE, Ranks
@@ -30,6 +30,7 @@ def score(
     *,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
+    ten_crops: bool = False,
     ranks: Ranks = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> dict:
@@ -37,7 +38,7 @@ def score(
 
     Every image counts once, for any number of ranks: each scores a part, and the sums are added up. `between` is called
     between batches, as often on one rank as on the other; it may raise. Memory that does not suffice for a batch is
-    asked for again in halves.
+    asked for again in halves. `ten_crops` averages the probabilities of ten crops of each image, as the paper does.
     """
     unreadable: dict[str, str] = {}
     tally = Tally(len(classifier.classes), classifier.compute.device)
@@ -49,11 +50,14 @@ def score(
         workers=workers,
         unreadable=unreadable,
         ranks=ranks,
+        ten_crops=ten_crops,
     )
     for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
         if (batch := next(batches, None)) is not None:
             images, labels = batch
             logits = _in_parts(classifier, images)
+            if ten_crops:
+                logits = logits.view(len(labels), 10, -1).softmax(2).mean(1).log()
             tally.update(logits, labels, F.cross_entropy(logits, labels))
         between()
     if not ranks.alone:
@@ -80,15 +84,24 @@ def evaluate(
     data_root: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
+    crops: Literal[1, 10] = 1,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
     was for training, and only the images that training held out are scored.
+    `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
+    Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
     Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
     """
-    name = str(data)
+    name, look = str(data), classifier.preprocess
+    if crops == 10 and (look.resize or look.size) <= look.size:
+        raise UsageError(
+            "ten crops would be one and its mirror image",
+            why=f"images are brought to {look.size} px, of which the network sees all",
+            remedy="weights whose preprocessing crops, or one crop",
+        )
     settings = DataRecipe(name=name, allow_missing=True)
     trained_on = classifier.recipe.get("data", {})
     own = name not in NAMED_SETS and "name" in trained_on and Path(trained_on["name"]).resolve() == Path(name).resolve()
@@ -97,7 +110,8 @@ def evaluate(
     loaded = load_data(name, settings, data_root=data_root, whole=not own)
     split_name, split = loaded.held_out()
     split = _align(loaded, split, classifier)
-    figures = score(classifier, split, batch_size=batch_size, workers=workers)
+    batch_size = max(1, batch_size // crops)
+    figures = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
     unreadable = loaded.unreadable | figures.pop("unreadable")
     return {"data": name, "split": split_name} | figures | {"unreadable": unreadable}
 

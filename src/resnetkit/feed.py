@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from resnetkit.augment import Augment
 from resnetkit.data import Files, Images, Split
 from resnetkit.device import Compute
-from resnetkit.errors import DataError, StorageError
+from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.preprocess import Preprocess
 from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE, Ranks
@@ -124,10 +124,53 @@ class BlockOrder(Order):
         return samples[permutation(self.seed, epoch, len(samples), "block", block)]
 
 
-def order_of(split: Split, batch_size: int, seed: int, ranks: Ranks = ALONE) -> Order:
-    """The order in which training sees a split; that of shards does not grow with them."""
+class BalancedOrder(Order):
+    """An order in which every class comes equally often; images of a rare class come back the sooner.
+
+    Each class is an endless row of its images, shuffled anew each time round; an epoch takes as many from each row.
+    What is drawn for an image depends on how often it has come, not on the epoch.
+    """
+
+    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, ranks: Ranks = ALONE) -> None:
+        super().__init__(len(labels), batch_size, seed, ranks)
+        self.members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._made = lru_cache(2)(self._made)
+
+    def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """How often each sample of a step has come before, and the samples, each of shape (batch_size,)."""
+        epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.count)
+        drawn = [self._made(int(epoch)) for epoch in epochs]
+        rounds, indices = (
+            np.array([made[part][place] for made, place in zip(drawn, places, strict=True)]) for part in (0, 1)
+        )
+        return rounds, indices
+
+    def _made(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rounds and samples of an epoch, in its order."""
+        rounds, indices = [], []
+        for number, members in enumerate(self.members):
+            each = self.count // len(self.members) + (number < self.count % len(self.members))
+            turn, place = np.divmod(np.arange(epoch * each, (epoch + 1) * each), len(members))
+            rows = {int(r): permutation(self.seed, int(r), len(members), "balanced", number) for r in np.unique(turn)}
+            rounds.append(turn)
+            indices.append(members[[rows[int(r)][p] for r, p in zip(turn, place, strict=True)]])
+        shuffled = permutation(self.seed, epoch, self.count)
+        return np.concatenate(rounds)[shuffled], np.concatenate(indices)[shuffled]
+
+
+def order_of(split: Split, batch_size: int, seed: int, ranks: Ranks = ALONE, *, balanced: bool = False) -> Order:
+    """The order in which training sees a split; that of shards does not grow with them.
+
+    Raises `UsageError` (exit code 2) for shards that are to be `balanced`.
+    """
     if isinstance(split, Shards):
+        if balanced:
+            raise UsageError(
+                "shards cannot be drawn by class", why="their labels are not in memory", remedy="leave it out"
+            )
         return BlockOrder(split.bounds, batch_size, seed, ranks)
+    if balanced:
+        return BalancedOrder(split.labels.numpy(), batch_size, seed, ranks)
     return Order(len(split), batch_size, seed, ranks)
 
 
@@ -210,12 +253,13 @@ class _TrainingFiles(Dataset):
 
 
 class _EvaluationFiles(Dataset):
-    def __init__(self, split: Files | Shards, preprocess: Preprocess) -> None:
-        self.split, self.preprocess = split, preprocess
+    def __init__(self, split: Files | Shards, preprocess: Preprocess, ten_crops: bool) -> None:
+        self.split, self.channels = split, preprocess.channels
+        self.look = preprocess.ten_crops if ten_crops else preprocess.pixels
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self.preprocess.pixels(self.split.image(index, self.preprocess.channels))
+            return self.look(self.split.image(index, self.channels))
         except DataError as error:
             return error.why or error.what
 
@@ -295,19 +339,25 @@ def evaluation_batches(
     workers: int | None = None,
     unreadable: dict[str, str],
     ranks: Ranks = ALONE,
+    ten_crops: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image of this rank's part once, in order: normalised (N, C, H, W), and labels (N,), on the device."""
+    """Every image of this rank's part once, in order: normalised (N, C, H, W), and labels (N,), on the device.
+
+    With `ten_crops`, ten crops stand for each image, one after the other: (10 N, C, H, W).
+    """
     first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
     batches = _InOrder(range(first, last), batch_size)
     if isinstance(split, Images):
         for batch in batches:
             part = split.take(np.array(batch))
-            pixels = preprocess.batch(compute.tensor(part.pixels))
+            raw = compute.tensor(part.pixels)
+            pixels = preprocess.ten_crops_batch(raw).flatten(0, 1) if ten_crops else preprocess.batch(raw)
             yield preprocess.normalise(pixels), compute.tensor(part.labels)
         return
-    loader = _loader(_EvaluationFiles(split, preprocess), batches, len(split), workers)
+    loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers)
     for batch, (pixels, good, why) in zip(batches, loader, strict=True):
         unreadable |= {split.name(batch[place]): reason for place, reason in why.items()}
         if pixels is not None:
             labels = split.labels_at(np.array(batch)[good])
+            pixels = pixels.flatten(0, 1) if ten_crops else pixels
             yield preprocess.normalise(compute.tensor(pixels)), compute.tensor(labels)

@@ -80,6 +80,17 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """A decoded image, resized and cropped, as uint8, (C, size, size). Equal to torchvision's presets on PIL."""
+        image = self._resized(image)
+        width, height = image.size
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        # PIL fills with black what lies outside, which happens only where resize is smaller than size.
+        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+
+    def ten_crops(self, image: Image.Image) -> Tensor:
+        """Four corners, the centre, and their mirror images, uint8 (10, C, size, size): the paper's 10-crop testing."""
+        return _ten_crops(to_tensor(self._resized(image)), self.size)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         short = self.resize or self.size
         if min(width, height) != short:
@@ -89,13 +100,20 @@ class Preprocess:
                 target = (max(1, int(short * width / height)), short)
             filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
             image = image.resize(target, filters[self.interpolation])
-        width, height = image.size
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        # PIL fills with black what lies outside, which happens only where resize is smaller than size.
-        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+        return image
 
     def batch(self, pixels: Tensor) -> Tensor:
         """Images held in memory, uint8 (N, C, H, W), resized and cropped to (N, C, size, size)."""
+        pixels = self._resized_batch(pixels)
+        height, width = pixels.shape[-2:]
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        return pixels[..., top : top + self.size, left : left + self.size]
+
+    def ten_crops_batch(self, pixels: Tensor) -> Tensor:
+        """`ten_crops` of images held in memory, uint8 (N, C, H, W) to (N, 10, C, size, size)."""
+        return torch.stack([_ten_crops(image, self.size) for image in self._resized_batch(pixels)])
+
+    def _resized_batch(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
         short = self.resize or self.size
         if min(height, width) != short:
@@ -103,9 +121,7 @@ class Preprocess:
             pixels = F.interpolate(
                 pixels, (int(height * scale), int(width * scale)), mode=self.interpolation, antialias=True
             )
-            height, width = pixels.shape[-2:]
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return pixels[..., top : top + self.size, left : left + self.size]
+        return pixels
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (N, C, H, W), on any device, to floats with about zero mean and unit variance, channels-last."""
@@ -113,6 +129,12 @@ class Preprocess:
         std = torch.tensor(self.std, device=pixels.device).mul_(255).view(1, -1, 1, 1)
         floats = pixels.to(torch.float32, memory_format=torch.channels_last)
         return floats.sub_(mean).div_(std)
+
+
+def _ten_crops(pixels: Tensor, size: int) -> Tensor:
+    from torchvision.transforms.v2.functional import ten_crop
+
+    return torch.stack(ten_crop(pixels, [size, size]))
 
 
 def read_image(file: str | Path, channels: int = 3, stream: Stream | None = None) -> Image.Image:

@@ -62,6 +62,7 @@ def probe(
     compute: Compute,
     settings: TransferRecipe,
     *,
+    balanced: bool = False,
     seed: int,
     reporter: Reporter,
     unreadable: dict[str, str],
@@ -86,7 +87,6 @@ def probe(
             done += len(part)
     features = join(found)
     seconds = time.monotonic() - began
-    balanced = settings.class_weights == "balanced"
     head = solve_head(features, len(data.classes), folds=settings.folds, balanced=balanced, seed=seed)
     with torch.no_grad():
         network.fc.weight.copy_(torch.from_numpy(head.weight))

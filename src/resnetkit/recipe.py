@@ -49,6 +49,7 @@ class DataRecipe(_Section):
     limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
     mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    sampling: Literal["natural", "balanced"] = Field("natural", description="balanced: each class equally often.")
     allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
     max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
     workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
@@ -121,7 +122,6 @@ class TransferRecipe(_Section):
     mirror: bool = Field(True, description="Show the backbone the mirror image too.")
     crops: int = Field(0, ge=0, description="And this many random crops.")
     folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")
 
 
 class CheckpointRecipe(_Section):
@@ -153,6 +153,7 @@ class Recipe(_Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")
     sync_batchnorm: bool = Field(False, description="BatchNorm over all ranks together; accelerators only.")
     recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
     data: DataRecipe = DataRecipe()

@@ -48,7 +48,7 @@ WITH_LEAVE = (
 )
 """Keys that may differ where it is asked for with `--allow-change KEY`; the journal says so."""
 REFUSED = (
-    *("seed", "freeze", "optim.name", "optim.decay_all", "optim.ema"),
+    *("seed", "freeze", "class_weights", "data.sampling", "optim.name", "optim.decay_all", "optim.ema"),
     *(
         f"data.{name}"
         for name in ("name", "image_size", "resize", "validation", "limit", "mean", "std", "allow_missing")
@@ -56,7 +56,7 @@ REFUSED = (
     *(f"model.{name}" for name in ("name", "weights", "depths", "block", "widths", "strides", "stem", "stem_width")),
     *(f"model.{name}" for name in ("residual", "shortcut", "stride_on", "preactivation", "groups", "group_width")),
     *(f"model.{name}" for name in ("zero_init_residual", "drop_path", "conv_bias", "projection_norm", "init")),
-    *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds", "class_weights")),
+    *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds")),
 )
 """Keys that make another run of it."""
 

@@ -49,9 +49,11 @@ class Stepper:
         compute: Compute,
         frozen: list[nn.Module],
         ranks: Ranks,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.network, self.recipe, self.schedule, self.compute = network, recipe, schedule, compute
         self.frozen, self.ranks = frozen, ranks
+        self.class_weights = compute.tensor(class_weights) if class_weights is not None else None
         self.average = average_of(network, recipe.optim.ema) if recipe.optim.ema else None
         self.micro_batch: int | None = recipe.data.micro_batch
         """Images that go through the network at a time; none means the whole batch."""
@@ -133,14 +135,20 @@ class Stepper:
             with runner.no_sync() if waiting else nullcontext():
                 with self.compute.autocast():
                     logits = runner(batch.images[part])
-                    loss = F.cross_entropy(
-                        logits, batch.targets[part], label_smoothing=self.recipe.optim.label_smoothing
-                    )
+                    loss = self._loss(logits, batch.targets[part])
                 weight = share * (len(logits) / count)
                 (loss if weight == 1.0 else loss * weight).backward()
             outputs.append(logits.detach())
             total += loss.detach() * (len(logits) / count)
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0], total
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the images. Class weights multiply an image's loss; their mean over the training images is one."""
+        smoothing = self.recipe.optim.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        weights = self.class_weights.to(logits.dtype)
+        return F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).mean()
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Slices of a batch, about equal, none of a single image: BatchNorm needs two."""

@@ -12,7 +12,7 @@ import torch
 from resnetkit import checkpoint, device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, Images, Split, describe_split, load_data
+from resnetkit.data import Data, Images, Split, class_weights, describe_split, load_data
 from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import order_of, training_batches
@@ -104,7 +104,8 @@ class _Trainer:
         self.compute = device.choose(recipe.device, recipe.precision)
         start = read_start(recipe)
         self.preprocess = training_preprocess(recipe, data, start)
-        self.order = order_of(self.split, recipe.data.batch_size, recipe.seed, peers)
+        balanced = recipe.data.sampling == "balanced"
+        self.order = order_of(self.split, recipe.data.batch_size, recipe.seed, peers, balanced=balanced)
         if self.order.batch_size < 2 * peers.size and recipe.transfer.mode != "head":
             raise UsageError(
                 f"a batch of {self.order.batch_size} images for {peers.size} ranks",
@@ -119,7 +120,8 @@ class _Trainer:
         self.network.recompute = recipe.recompute
         schedule = Schedule(recipe.optim, self.total_steps, len(self.split), self.order.batch_size)
         frozen = freeze(self.network, recipe.freeze)
-        self.stepper = Stepper(self.network, recipe, schedule, self.compute, frozen, peers)
+        weights = class_weights(self.split, len(data.classes)) if recipe.class_weights == "balanced" else None
+        self.stepper = Stepper(self.network, recipe, schedule, self.compute, frozen, peers, weights)
         self.state = State(run, self.stepper, Fingerprint.of(data), self._new_tally(), peers)
         self.unreadable: dict[str, str] = dict(data.unreadable)
         self.stepping = False
@@ -372,6 +374,7 @@ class _Trainer:
             parts,
             self.compute,
             self.recipe.transfer,
+            balanced=self.recipe.class_weights == "balanced",
             seed=self.recipe.seed,
             reporter=self.reporter,
             unreadable=self.unreadable,
