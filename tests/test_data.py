@@ -1,5 +1,7 @@
 import gzip
 import pickle
+import shutil
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,14 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
+import resnetkit as rk
+from conftest import TINY, draw
+from resnetkit.classifier import Classifier
 from resnetkit.data import load_data, measure, stratified_split
+from resnetkit.device import choose
 from resnetkit.errors import DataError
-from resnetkit.recipe import DataRecipe
+from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.recipe import DataRecipe, load_recipe
 from resnetkit.storage import sha256
 
 
@@ -118,3 +125,38 @@ def test_a_download_that_fails_says_how_to_supply_the_files(tmp_path: Path, monk
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(DataError, match=r"fashion-mnist is not complete.*Try: put the four files"):
         load_data("fashion-mnist")
+
+
+def test_imagenets_layout_is_trained_on_and_scored_by_synset(tmp_path: Path) -> None:
+    """Three of its thousand folders; a head that always answers the second synset must be right on a third."""
+    synsets = {"n01440764": "red", "n01443537": "green", "n01484850": "blue"}
+    for split, count in (("train", 40), ("val", 4)):
+        for synset, colour in synsets.items():
+            folder = tmp_path / "imagenet" / split / synset
+            folder.mkdir(parents=True)
+            for number in range(count):
+                draw(colour, number + (500 if split == "val" else 0)).save(folder / f"{synset}_{number}.JPEG")
+    settings = {"data": {"image_size": 16, "resize": 18}, "quiet": True, "data_root": tmp_path, **TINY}
+    settings["model"] = {"name": "resnet20", **TINY["model"]}
+    trained = rk.train("imagenet", "imagenet-paper", out=tmp_path / "run", steps=2, **settings)
+    assert trained.classes == tuple(synsets)
+    assert (trained.metrics["split"], trained.metrics["count"]) == ("test", 12)
+    modern = load_recipe("imagenet-modern")
+    assert (modern.model.name, modern.data.name, modern.augment.cutmix) == ("resnet50", "imagenet", 1.0)
+
+    network = rk.create_model("resnet20", num_classes=1000, **TINY["model"])
+    torch.nn.init.zeros_(network.fc.weight)
+    with torch.no_grad():
+        network.fc.bias[1] += 100
+    words = tuple(f"word {number}" for number in range(1000))
+    classifier = Classifier(network, Preprocess(16, IMAGENET_MEAN, IMAGENET_STD), words, "resnet20", choose("cpu"))
+    shutil.rmtree(tmp_path / "imagenet" / "train")  # many people have the validation images only
+    figures = rk.evaluate(classifier, "imagenet", data_root=tmp_path)
+    assert (figures["count"], figures["top1"]) == (12, pytest.approx(100 / 3, abs=1e-3))
+    with pytest.raises(DataError, match=r"imagenet is not there .*unpack ILSVRC 2012"):
+        load_data("imagenet", data_root=tmp_path / "nowhere")
+
+
+def test_synsets_are_those_of_timm() -> None:
+    theirs = resources.files("timm").joinpath("data", "_info", "imagenet_synsets.txt").read_text().split()
+    assert resources.files("resnetkit").joinpath("imagenet_synsets.txt").read_text().split() == theirs == sorted(theirs)

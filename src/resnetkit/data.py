@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -209,6 +209,24 @@ def _short(error: Exception) -> str:
     return str(reason).partition("\n")[0].rstrip(".")[:200]
 
 
+def _imagenet(root: Path | None, settings: DataRecipe) -> Data:
+    """ILSVRC 2012, folders train/ and val/ with one for each synset. Its validation images are the test split here."""
+    folder = (root or default_data_root()) / "imagenet"
+    if not folder.is_dir():
+        raise DataError(
+            "imagenet is not there",
+            file=folder,
+            why="it cannot be downloaded without an account",
+            remedy="unpack ILSVRC 2012 into its train/ and val/, a folder such as n01440764/ for each class",
+        )
+    data = _load_folder(folder, settings, whole=False)
+    data = replace(data, name="imagenet", test=data.test or data.validation, validation=None)
+    if data.train is None:
+        return data  # enough to be scored on
+    fit, held = _hold_out(cast("Files", data.train), settings.validation)
+    return replace(data, train=fit, validation=held)
+
+
 NAMED_SETS: dict[str, Callable[[Path | None, DataRecipe], Data]] = {
     "digits": _digits,
     "fashion-mnist": _from_torchvision(
@@ -216,9 +234,10 @@ NAMED_SETS: dict[str, Callable[[Path | None, DataRecipe], Data]] = {
     ),
     "cifar10": _from_torchvision("cifar10", "CIFAR10", "cifar-10-python.tar.gz, unpacked as cifar-10-batches-py/"),
     "cifar100": _from_torchvision("cifar100", "CIFAR100", "cifar-100-python.tar.gz, unpacked as cifar-100-python/"),
+    "imagenet": _imagenet,
 }
 
-DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper"}
+DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper", "imagenet": "imagenet-modern"}
 """Recipe of a named set where it is not the recipe of the same name."""
 
 

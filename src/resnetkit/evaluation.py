@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,6 +127,10 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
     if not classifier.named and len(data.classes) == len(classifier.classes):
         return split  # nobody has named the classes of these weights: the folder's order is the head's
     known = {name: label for label, name in enumerate(classifier.classes)}
+    if len(known) == 1000 and known.keys().isdisjoint(data.classes):
+        # Folders of ImageNet are named by synset, classifiers of it by words; both are in the order of the synsets.
+        synsets = resources.files("resnetkit").joinpath("imagenet_synsets.txt").read_text(encoding="ascii").split()
+        known = {name: label for label, name in enumerate(synsets)}
     if strangers := [name for name in data.classes if name not in known]:
         raise DataError(
             f"the classifier does not know {', '.join(strangers[:5])}",
