@@ -107,7 +107,8 @@ COMMANDS = {
 """What stands in the list of commands (the first line) and in each command's own help."""
 
 for _name, _help in COMMANDS.items():
-    app.command(f"resnetkit.commands:{_name.replace('-', '_')}_command", name=_name, help=_help)
+    _module = _name.replace("-", "_")
+    app.command(f"resnetkit.commands.{_module}:{_module}_command", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
