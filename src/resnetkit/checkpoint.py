@@ -46,8 +46,7 @@ def save(
     try:
         root.mkdir(parents=True, exist_ok=True)
         sync_folder(root.parent)
-        for left_over in root.glob(f"{BUILDING}*"):
-            shutil.rmtree(left_over)
+        sweep(root)
         building.mkdir()
         files = {f"{name}.safetensors": _pack(group) for name, group in tensors.items()}
         files["state.json"] = json.dumps(dict(state), indent=1).encode()
@@ -73,6 +72,12 @@ def save(
         shutil.rmtree(building, ignore_errors=True)
         raise StorageError.from_os(error, "cannot save the checkpoint", target) from error
     return target
+
+
+def sweep(root: Path) -> None:
+    """Remove what a process that was killed had begun to write or to delete. Nobody else may be saving here."""
+    for left_over in root.glob(f"{BUILDING}*"):
+        shutil.rmtree(left_over)
 
 
 def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:

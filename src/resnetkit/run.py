@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from resnetkit import checkpoint
+from resnetkit import checkpoint, storage
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.data import NAMED_SETS, default_recipe
 from resnetkit.errors import StorageError, UsageError
@@ -106,6 +106,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock")
             lock.acquire(timeout=0)
+            for folder in (self.folder, self.folder / "model"):
+                storage.sweep(folder)
+            checkpoint.sweep(self.checkpoints)
         except Timeout as error:
             holder = _read_owner(owner)
             raise UsageError(
@@ -115,7 +118,7 @@ class Run:
                 remedy="wait until it has ended, or another --out",
             ) from error
         except OSError as error:
-            raise StorageError.from_os(error, "cannot make the run's folder", self.folder) from error
+            raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
         try:
             replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
             yield
