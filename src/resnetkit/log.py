@@ -28,6 +28,13 @@ class Journal:
         except OSError as error:
             raise StorageError.from_os(error, "cannot write the journal", self.path) from error
 
+    def last(self) -> dict[str, Any]:
+        """The last line; nothing where there is none, or where it was cut off."""
+        try:
+            return json.loads(self.path.read_bytes().splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return {}
+
     def size(self) -> int:
         """Bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0

@@ -86,6 +86,11 @@ class Run:
         """Which images it has seen."""
         return self.folder / "images.safetensors"
 
+    @property
+    def finished(self) -> bool:
+        """Whether its model is written: the last line of the journal comes after it, and goes when the run goes on."""
+        return self.journal.last().get("event") == "end"
+
     def begin(self) -> None:
         """Write the recipe, and cut the journal back to the checkpoint. Raises `StorageError` (exit code 7)."""
         replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())

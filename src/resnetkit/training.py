@@ -152,7 +152,7 @@ class _Trainer:
                 self.state.check_images(self.run.reached)
             self.state.restore(self.run.reached, self.reporter)
             self.reporter.line(f"resumed   at step {self.step:,} from {self.run.reached.folder}")
-        if self.step >= self.total_steps and (self.run.folder / "model").is_dir():
+        if self.step >= self.total_steps and self.run.finished:
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
         self._begin()
@@ -383,7 +383,7 @@ class _Trainer:
 
     def _train_head(self) -> Classifier:
         """The recipe `head`: solve it, and score it once on what was held out."""
-        if (self.run.folder / "model").is_dir():
+        if self.run.finished:
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
         self._begin()
