@@ -4,13 +4,17 @@ While a run can save itself, the first signal is only noted and the loop looks a
 time, and at the second signal, it ends what is going on.
 """
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_PR_SET_PDEATHSIG = 1
+"""Of Linux' `prctl`."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
@@ -68,6 +72,11 @@ def exit_code(number: int) -> int:
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
-    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
+    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there.
+
+    Where the kernel can, it ends this process with its parent, which may be killed and not have the time to.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
