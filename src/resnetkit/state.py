@@ -35,6 +35,8 @@ class State:
         self.best_weights: dict[str, Tensor] = {}
         self.extra: dict[str, Any] = {}
         """Figures that go into the result as they are."""
+        self.unreadable: dict[str, str] = {}
+        """Files that could not be read, and why."""
         self.bad_steps = 0
         """Steps in a row that were not finite."""
         self.rolled_back = False
@@ -97,6 +99,7 @@ class State:
         state = {
             "best": self.best,
             "extra": self.extra,
+            "unreadable": self.unreadable,
             "tallies": tallies,
             "micro_batch": stepper.micro_batch,
             "slower": stepper.slower,
@@ -119,6 +122,7 @@ class State:
             if stepper.average is not None:
                 stepper.average.load_state_dict(tensors["average"])
             self.best, self.best_weights, self.extra = state["best"], tensors["best"], state["extra"]
+            self.unreadable |= state["unreadable"]
             stepper.micro_batch = self.run.recipe.data.micro_batch or state["micro_batch"]
             stepper.slower, self.rolled_back = state["slower"], state["rolled_back"]
             self.bad_steps = state["bad_steps"]

@@ -121,10 +121,15 @@ class _Trainer:
         frozen = freeze(self.network, recipe.freeze)
         self.stepper = Stepper(self.network, recipe, schedule, self.compute, frozen, peers)
         self.state = State(run, self.stepper, Fingerprint.of(data), self._new_tally(), peers)
-        self.unreadable: dict[str, str] = dict(data.unreadable)
+        self.state.unreadable |= data.unreadable
         self.stepping = False
         """Whether a signal waits until the next place where the state can be saved."""
         self._epoch_began = time.monotonic()
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Files that could not be read, and why."""
+        return self.state.unreadable
 
     @property
     def step(self) -> int:
@@ -347,7 +352,7 @@ class _Trainer:
         figures = score(
             self._classifier(network), split, workers=self.recipe.data.workers, ranks=self.ranks, between=between
         )
-        self.unreadable |= figures.pop("unreadable")
+        self.state.unreadable |= figures.pop("unreadable")
         return figures
 
     def _classifier(self, network: ResNet) -> Classifier:
