@@ -91,6 +91,10 @@ class Run:
         """Whether its model is written: the last line of the journal comes after it, and goes when the run goes on."""
         return self.journal.last().get("event") == "end"
 
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used, by now."""
+        return _newest(self.folder, self.recipe)[0]
+
     def begin(self) -> None:
         """Write the recipe, and cut the journal back to the checkpoint. Raises `StorageError` (exit code 7)."""
         replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
@@ -173,16 +177,24 @@ def open_run(
         return Run(folder, settings)
     before = load_recipe(old_recipe)
     changed = _changes(before, settings, old_recipe, allow)
-    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    reached, damaged = _newest(folder, settings)
     notes = [f"left out: {line}" for line in damaged]
     notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
-    elif before.data.batch_size != settings.data.batch_size:
-        # Where the run stands is a number of images; the step that follows from it depends on the batch.
-        step = reached.step * before.data.batch_size // settings.data.batch_size
-        reached = replace(reached, step=step)
     return Run(folder, settings, reached, tuple(notes), tuple(changed))
+
+
+def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]:
+    """As `checkpoint.newest`, but the step is counted in the recipe's batches.
+
+    Where a run stands is a number of images; the checkpoint knows the size of the batches that led to it.
+    """
+    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    if reached is not None:
+        images = reached.step * int(reached.state.get("batch_size", recipe.data.batch_size))
+        reached = replace(reached, step=images // recipe.data.batch_size)
+    return reached, damaged
 
 
 def decide(data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None) -> Recipe:

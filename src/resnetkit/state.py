@@ -108,6 +108,7 @@ class State:
             "seconds": self.seconds,
             "journal_bytes": self.run.journal.size(),
             "images": self.images.digest,
+            "batch_size": self.run.recipe.data.batch_size,
             "ranks": self.ranks.size,
             "torch": torch.__version__,
         }
@@ -129,7 +130,8 @@ class State:
             same_ranks = state["ranks"] == self.ranks.size
             if same_ranks:
                 self.tally.restore(state["tallies"][self.ranks.rank])
-        except (RuntimeError, KeyError, ValueError) as error:
+            int(state["journal_bytes"])
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
             ) from error
@@ -142,7 +144,7 @@ class State:
 
     def check_images(self, reached: Checkpoint) -> None:
         """Raises `UsageError` (exit code 2) where the images are not those that the run was begun with."""
-        if reached.state["images"] == self.images.digest:
+        if reached.state.get("images") == self.images.digest:
             return
         before = Fingerprint.read(self.run.images)
         raise UsageError(

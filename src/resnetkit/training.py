@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from resnetkit import checkpoint, device, ranks
+from resnetkit import device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Files, Split, describe_split, load_data
@@ -32,8 +32,6 @@ from resnetkit.transfer import freeze
 
 BAD_STEPS = 3
 """After so many steps in a row that were not finite, something has to be done."""
-FAILED_SAVES = 3
-"""After so many saves in a row that failed, training for nothing ends."""
 
 
 def train(
@@ -254,7 +252,7 @@ class _Trainer:
         if self.state.bad_steps < BAD_STEPS:
             self.reporter.line(f"note      step {self.step}: loss or gradient not finite; the step was not applied")
             return False
-        reached = self.ranks.from_first(lambda: checkpoint.newest(self.run.checkpoints)[0])
+        reached = self.ranks.from_first(lambda: self.run.newest())
         if self.state.rolled_back or reached is None:
             raise DivergedError(
                 f"the loss is no longer finite by step {self.step}",
@@ -265,6 +263,7 @@ class _Trainer:
             )
         before = self.step
         self.state.restore(reached, self.reporter)
+        self.state.bad_steps = 0  # also where it was saved in the midst of them
         self.state.rolled_back, self.stepper.slower = True, self.stepper.slower / 2
         self._write(event="rolled back", step=before, to=self.step, lr_factor=self.stepper.slower)
         self.reporter.line(
