@@ -48,15 +48,25 @@ class Journal:
                 raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
 
 
+class _Console(Console):
+    """Rich leaves the program where the reader of its lines has gone; a run of hours is worth more than its lines."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Reporter:
     """Lines and a progress bar on stderr; on something other than a terminal, lines only."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = _Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Say one line."""
-        self.console.print(text, markup=False)
+        try:
+            self.console.print(text, markup=False)
+        except OSError:
+            self.console.quiet = True  # nobody reads, or the disk of the log is full: training goes on
 
     @contextmanager
     def progress(
