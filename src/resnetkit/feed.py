@@ -6,6 +6,7 @@ is ragged, and step s begins at sample s * batch_size whatever came before, so t
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,14 +144,20 @@ class _EvaluationFiles(Dataset):
             return error.why or error.what
 
 
-def _as_list(items: list[Tensor | str]) -> list[Tensor | str]:
-    """Collate nothing: which files could not be read is known only here, after the loader."""
-    return items
+Decoded = tuple[Tensor, dict[int, str]]
+"""The images of a batch that could be read, (N, C, H, W), and of the others the place in it and the reason."""
+
+
+def _in_one_piece(items: list[Tensor | str]) -> Decoded:
+    """One tensor for a batch: each takes an open file on its way from the process that decodes it."""
+    good = [item for item in items if isinstance(item, Tensor)]
+    bad = {place: item for place, item in enumerate(items) if isinstance(item, str)}
+    return torch.stack(good) if good else torch.empty(0), bad
 
 
 def _loader(
     dataset: Dataset, batches: "Sampler[list] | list[list[int]]", count: int, workers: int | None
-) -> Iterator[list[Tensor | str]]:
+) -> Iterator[Decoded]:
     """What a loader gives. Raises `StorageError` (exit code 7) where a process that decodes has died or hangs."""
     if workers is None:
         workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
@@ -158,19 +165,29 @@ def _loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_list,
+        collate_fn=_in_one_piece,
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
-    try:
+    with naming_deaths():
         yield from loader
+
+
+@contextmanager
+def naming_deaths() -> Iterator[None]:
+    """Around whatever runs while a loader has processes: PyTorch raises their death in the midst of anything.
+
+    Raises `StorageError` (exit code 7).
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise
         raise StorageError(
             "a process that decodes images has died or hangs",
             why=" ".join(str(error).split())[:160],
-            remedy=f"--data.workers {workers // 2}, and more shared memory (--shm-size) in a container; then --resume",
+            remedy="fewer of them with --data.workers, more shared memory (--shm-size) in a container; then --resume",
         ) from error
 
 
@@ -200,24 +217,21 @@ def _from_files(
     unreadable: dict[str, str],
 ) -> Iterator[RawBatch]:
     loader = _loader(_TrainingFiles(split, augment), _Places(order, start, stop), len(split), workers)
-    for step, decoded in zip(range(start, stop), loader, strict=True):
+    for step, (images, bad) in zip(range(start, stop), loader, strict=True):
         epochs, indices = order.mine(step)
-        good = _sort_out(decoded, indices, split, unreadable)
+        good = _sort_out(bad, indices, split, unreadable)
         if not len(good):
             raise DataError("no image of a whole batch can be read", file=split.paths[int(indices[0])])
-        pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
+        pixels = compute.tensor(images)
         epochs, indices = epochs[good], indices[good]
         yield step, pixels, compute.tensor(split.labels[torch.from_numpy(indices)]), epochs, indices
 
 
-def _sort_out(decoded: list[Tensor | str], indices: np.ndarray, split: Files, unreadable: dict[str, str]) -> np.ndarray:
-    good = []
-    for place, (item, index) in enumerate(zip(decoded, indices.tolist(), strict=True)):
-        if isinstance(item, str):
-            unreadable[str(split.paths[index])] = item
-        else:
-            good.append(place)
-    return np.array(good, dtype=np.int64)
+def _sort_out(bad: dict[int, str], indices: np.ndarray, split: Files, unreadable: dict[str, str]) -> np.ndarray:
+    """Name the files that could not be read; give the places of the others."""
+    for place, why in bad.items():
+        unreadable[str(split.paths[int(indices[place])])] = why
+    return np.array([place for place in range(len(indices)) if place not in bad], dtype=np.int64)
 
 
 def evaluation_batches(
@@ -238,8 +252,8 @@ def evaluation_batches(
             yield preprocess.normalise(pixels), compute.tensor(part.labels)
         return
     loader = _loader(_EvaluationFiles(split, preprocess), [chunk.tolist() for chunk in chunks], len(split), workers)
-    for chunk, decoded in zip(chunks, loader, strict=True):
-        good = _sort_out(decoded, chunk, split, unreadable)
+    for chunk, (images, bad) in zip(chunks, loader, strict=True):
+        good = _sort_out(bad, chunk, split, unreadable)
         if len(good):
-            pixels = compute.tensor(torch.stack([decoded[i] for i in good]))
+            pixels = compute.tensor(images)
             yield preprocess.normalise(pixels), compute.tensor(split.labels[torch.from_numpy(chunk[good])])

@@ -15,7 +15,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Files, Split, describe_split, load_data
 from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
-from resnetkit.feed import Order, training_batches
+from resnetkit.feed import Order, naming_deaths, training_batches
 from resnetkit.fingerprint import Fingerprint
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
@@ -143,8 +143,9 @@ class _Trainer:
         facts = {"class list": self.data.classes, "list of files": self.state.images.digest, "torch": torch.__version__}
         self.ranks.agree(facts)
         if not self.ranks.first:
-            return self._train()
-        with self.run.locked():
+            with naming_deaths():
+                return self._train()
+        with self.run.locked(), naming_deaths():
             return self._train()
 
     def _train(self) -> Classifier:
