@@ -43,7 +43,7 @@ def save(
 ) -> Path:
     """Write `root/step-…` and, once it has been read back, delete all but the newest `keep`.
 
-    Those of later steps go too: the run has gone back behind them, since they are damaged or since its steps are others.
+    Those of later steps go too: the run has gone back behind them, for they are damaged or their steps were others.
     One process at a time may save under `root`. Raises `StorageError` (exit code 7); the checkpoints that were there
     are then still there.
     """

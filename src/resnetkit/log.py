@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resnetkit.errors import StorageError
-from resnetkit.storage import append_file
+from resnetkit.storage import append_file, replace_file
 
 
 class Journal:
@@ -39,13 +39,25 @@ class Journal:
         """Bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def cut(self, size: int) -> None:
-        """Forget what was written after the first `size` bytes. Raises `StorageError` (exit code 7)."""
-        if self.size() > size:
-            try:
+    def cut(self, size: int, *, keep: str) -> list[dict[str, Any]]:
+        """Forget what was written after the first `size` bytes, but for whole lines of the event `keep`; give those.
+
+        Raises `StorageError` (exit code 7).
+        """
+        kept: list[bytes] = []
+        try:
+            content = self.path.read_bytes() if self.size() > size else b""
+            for line in content[size:].splitlines(keepends=True):
+                with suppress(ValueError):
+                    if line.endswith(b"\n") and json.loads(line).get("event") == keep:
+                        kept.append(line)
+            if kept:
+                replace_file(self.path, content[:size] + b"".join(kept))
+            elif content:
                 os.truncate(self.path, size)
-            except OSError as error:
-                raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
+        return [json.loads(line) for line in kept]
 
 
 class _Console(Console):

@@ -68,6 +68,8 @@ class Run:
     recipe: Recipe
     reached: Checkpoint | None = None
     notes: tuple[str, ...] = ()
+    seen: frozenset[str] = frozenset()
+    """What lay in its folder when it was opened."""
     changed: tuple[tuple[str, Any, Any], ...] = ()
     """Keys that differ from those it was begun with, by leave: name, old value, new value."""
 
@@ -96,13 +98,18 @@ class Run:
         return _newest(self.folder, self.recipe)[0]
 
     def begin(self) -> None:
-        """Write the recipe, and cut the journal back to the checkpoint. Raises `StorageError` (exit code 7)."""
-        replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
-        sync_folder(self.folder.parent)
-        self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0)
+        """Cut the journal back to the checkpoint, and write the recipe. Raises `StorageError` (exit code 7).
+
+        What was changed by leave stays in the journal, for the recipe says no more that it was otherwise.
+        """
+        told = self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0, keep="changed")
         for name, before, now in self.changed:
             step = self.reached.step if self.reached else 0
-            self.journal.write(event="changed", step=step, key=name, before=before, now=now)
+            row = {"event": "changed", "step": step, "key": name, "before": before, "now": now}
+            if row not in told:
+                self.journal.write(**row)
+        replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
+        sync_folder(self.folder.parent)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -129,6 +136,10 @@ class Run:
         except OSError as error:
             raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
         try:
+            if _look(self.folder) != self.seen:
+                raise UsageError(
+                    "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
+                )
             replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
             yield
         finally:
@@ -137,6 +148,11 @@ class Run:
             with suppress(OSError):
                 (self.folder / ".lock").unlink(missing_ok=True)
             lock.release()
+
+
+def _look(folder: Path) -> frozenset[str]:
+    """Names in a run's folder by which one sees that it has moved on."""
+    return frozenset(path.name for path in (*folder.glob("*.toml"), *folder.glob("checkpoints/step-*")))
 
 
 def _read_owner(file: Path) -> dict[str, Any]:
@@ -167,6 +183,7 @@ def open_run(
         if name not in WITH_LEAVE:
             raise UsageError.unknown("key to change", name, WITH_LEAVE)
     folder = Path(out) if out is not None else None
+    seen = _look(folder) if folder is not None else frozenset()
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
@@ -174,7 +191,7 @@ def open_run(
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     if old_recipe is None:
-        return Run(folder, settings)
+        return Run(folder, settings, seen=seen)
     before = load_recipe(old_recipe)
     changed = _changes(before, settings, old_recipe, allow)
     reached, damaged = _newest(folder, settings)
@@ -182,7 +199,7 @@ def open_run(
     notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
-    return Run(folder, settings, reached, tuple(notes), tuple(changed))
+    return Run(folder, settings, reached, tuple(notes), seen, tuple(changed))
 
 
 def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]:
