@@ -6,7 +6,6 @@ is ragged, and step s begins at sample s * batch_size whatever came before, so t
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from resnetkit.errors import DataError, StorageError
 from resnetkit.preprocess import Preprocess, read_image
 from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE, Ranks
-from resnetkit.signals import leave_signals_to_parent
+from resnetkit.signals import DEATHS, leave_signals_to_parent
 
 PATIENCE = "RESNETKIT_WORKER_SECONDS"
 """Environment variable: how long to wait for a process that decodes; ten minutes by default."""
@@ -169,20 +168,17 @@ def _loader(
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
-    with naming_deaths():
-        yield from loader
-
-
-@contextmanager
-def naming_deaths() -> Iterator[None]:
-    """Around whatever runs while a loader has processes: PyTorch raises their death in the midst of anything.
-
-    Raises `StorageError` (exit code 7).
-    """
+    batches_left = iter(loader)  # from here on PyTorch watches its processes
     try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
+        with DEATHS.postponed():
+            while True:
+                with DEATHS.told():
+                    decoded = next(batches_left, None)
+                if decoded is None:
+                    return
+                yield decoded
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
             raise
         raise StorageError(
             "a process that decodes images has died or hangs",

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from resnetkit import checkpoint, storage
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.data import NAMED_SETS, default_recipe
-from resnetkit.errors import StorageError, UsageError
+from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.log import Journal
 from resnetkit.pretrained import WEIGHTS
 from resnetkit.recipe import Recipe, load_recipe
@@ -209,8 +209,10 @@ def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]
     """
     reached, damaged = checkpoint.newest(folder / "checkpoints")
     if reached is not None:
-        images = reached.step * int(reached.state.get("batch_size", recipe.data.batch_size))
-        reached = replace(reached, step=images // recipe.data.batch_size)
+        size = reached.state.get("batch_size")
+        if not isinstance(size, int):
+            raise CheckpointError("the checkpoint does not fit the recipe", file=reached.folder, why="no batch_size")
+        reached = replace(reached, step=reached.step * size // recipe.data.batch_size)
     return reached, damaged
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -64,6 +64,59 @@ class Stopping:
         self.number = number
         if not self._deferred:
             raise Stopped(number)
+
+
+class Deaths:
+    """The death of a child process, told only to whoever waits for it.
+
+    PyTorch raises that of a process that decodes in the midst of whatever the main process is doing: an update, a save.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Callable[[int, FrameType | None], object] | None = None
+        self._depth = 0
+        self._waiting = self._missed = False
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Within, deaths are told only within `told`; afterwards the handler of before is back.
+
+        Only a process's main thread can change that; in another one nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            yield
+            return
+        if not self._depth:
+            before = signal.getsignal(signal.SIGCHLD)
+            self._handler = before if callable(before) else None
+            signal.signal(signal.SIGCHLD, self._note)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Within, the handler is called at once; and at the beginning where it should have been before."""
+        self._waiting = True
+        try:
+            if self._missed:
+                self._note(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._waiting = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._missed = not self._waiting
+        if self._waiting and self._handler is not None:
+            self._handler(number, frame)
+
+
+DEATHS = Deaths()
+"""A process has one handler for all its children."""
 
 
 def exit_code(number: int) -> int:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Collection
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Files, Split, describe_split, load_data
 from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
-from resnetkit.feed import Order, naming_deaths, training_batches
+from resnetkit.feed import Order, training_batches
 from resnetkit.fingerprint import Fingerprint
 from resnetkit.log import Reporter
 from resnetkit.metrics import Tally
@@ -82,7 +83,7 @@ def train(
                 error = StoppedError(
                     "stopped",
                     why=f"the last checkpoint is in {folder}",
-                    remedy=f"resnetkit train --resume --out {folder}",
+                    remedy=f"resnetkit train --resume --out {quote(str(folder))}",
                 )
             error.exit_code = exit_code(stop.number)
             raise error from None
@@ -143,9 +144,8 @@ class _Trainer:
         facts = {"class list": self.data.classes, "list of files": self.state.images.digest, "torch": torch.__version__}
         self.ranks.agree(facts)
         if not self.ranks.first:
-            with naming_deaths():
-                return self._train()
-        with self.run.locked(), naming_deaths():
+            return self._train()
+        with self.run.locked():
             return self._train()
 
     def _train(self) -> Classifier:
@@ -237,7 +237,7 @@ class _Trainer:
         error = StoppedError(
             "stopped",
             why=f"everything up to step {self.step:,} is saved in {self.run.folder}",
-            remedy=f"resnetkit train --resume --out {self.run.folder}",
+            remedy=f"resnetkit train --resume --out {quote(str(self.run.folder))}",
         )
         error.exit_code, error.said = exit_code(number), not self.ranks.first
         raise error
