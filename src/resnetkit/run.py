@@ -91,7 +91,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its model is written: the last line of the journal comes after it, and goes when the run goes on."""
-        return self.journal.last().get("event") == "end"
+        return self.journal.last().get("event") == "end" and (self.folder / "model" / "config.json").is_file()
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that can be used, by now."""
