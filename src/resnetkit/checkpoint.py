@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from resnetkit.errors import CheckpointError, StorageError
@@ -21,6 +22,10 @@ from resnetkit.storage import sha256, sync_folder, write_file
 FORMAT = 1
 MANIFEST = "manifest.json"
 BUILDING = ".tmp-"
+
+
+class DamagedError(CheckpointError):
+    """One checkpoint cannot be used; there may be another."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def save(
 ) -> Path:
     """Write `root/step-…` and, once it has been read back, delete all but the newest `keep`.
 
+    Those of later steps go too: the run has gone back behind them, for they are damaged or their steps were others.
     One process at a time may save under `root`. Raises `StorageError` (exit code 7); the checkpoints that were there
     are then still there.
     """
@@ -46,8 +52,7 @@ def save(
     try:
         root.mkdir(parents=True, exist_ok=True)
         sync_folder(root.parent)
-        for left_over in root.glob(f"{BUILDING}*"):
-            shutil.rmtree(left_over)
+        sweep(root)
         building.mkdir()
         files = {f"{name}.safetensors": _pack(group) for name, group in tensors.items()}
         files["state.json"] = json.dumps(dict(state), indent=1).encode()
@@ -65,7 +70,11 @@ def save(
         os.rename(building, target)  # noqa: PTH104
         sync_folder(root)
         _read_back(target)
-        for old in _steps(root)[:-keep]:
+        standing = _steps(root)
+        kept = [folder for folder in standing if _step(folder) <= step][-keep:]
+        for old in standing:
+            if old in kept:
+                continue
             # Its name goes first: a half-deleted folder must not look like a damaged checkpoint.
             os.rename(old, root / f"{BUILDING}{old.name}")  # noqa: PTH104
             shutil.rmtree(root / f"{BUILDING}{old.name}")
@@ -75,24 +84,24 @@ def save(
     return target
 
 
+def sweep(root: Path) -> None:
+    """Remove what a process that was killed had begun to write or to delete. Nobody else may be saving here."""
+    for left_over in root.glob(f"{BUILDING}*"):
+        shutil.rmtree(left_over)
+
+
 def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a line about each newer one that does not.
 
-    Raises `CheckpointError` (exit code 4) where there are checkpoints but none verifies.
+    Raises `CheckpointError` (exit code 4) where there are checkpoints but none verifies, and where one is of a newer
+    format: to go back behind it would throw away what a newer resnetkit has done.
     """
     damaged: list[str] = []
     for folder in reversed(_steps(root)):
         try:
-            files = _verified(folder)
-        except CheckpointError as error:
+            return _read(folder), damaged
+        except DamagedError as error:
             damaged.append(str(error))
-            continue
-        tensors = {
-            name.removesuffix(".safetensors"): safetensors.torch.load(content)
-            for name, content in files.items()
-            if name.endswith(".safetensors")
-        }
-        return Checkpoint(folder, _step(folder), tensors, json.loads(files["state.json"])), damaged
     if damaged:
         raise CheckpointError(
             "no checkpoint can be used", file=root, why=damaged[0], remedy="start anew with another --out"
@@ -100,20 +109,39 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
+def _read(folder: Path) -> Checkpoint:
+    files = _verified(folder)
+    try:
+        tensors = {
+            name.removesuffix(".safetensors"): safetensors.torch.load(content)
+            for name, content in files.items()
+            if name.endswith(".safetensors")
+        }
+        return Checkpoint(folder, _step(folder), tensors, dict(json.loads(files["state.json"])))
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DamagedError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
+
+
 def _verified(folder: Path) -> dict[str, bytes]:
-    """The content of a checkpoint's files, all equal to its manifest."""
+    """The content of a checkpoint's files, all equal to its manifest. Raises `CheckpointError` (exit code 4)."""
+    files: dict[str, bytes] = {}
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["format"] > FORMAT:
             raise CheckpointError(
                 "the checkpoint is of a newer resnetkit", file=folder, remedy="upgrade resnetkit and resume again"
             )
-        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
-        for name, content in files.items():
-            if sha256(content) != manifest["files"][name]["sha256"]:
-                raise CheckpointError("the checkpoint is damaged", file=folder / name, why="its SHA-256 is another")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
+        if manifest["step"] != _step(folder):
+            raise DamagedError("the checkpoint is damaged", file=folder, why=f"it is that of step {manifest['step']}")
+        for name, entry in manifest["files"].items():
+            file = folder / name
+            if file.parent != folder or file.stat().st_size != entry["bytes"]:
+                raise DamagedError("the checkpoint is damaged", file=file, why="its size is another")
+            files[name] = file.read_bytes()
+            if sha256(files[name]) != entry["sha256"]:
+                raise DamagedError("the checkpoint is damaged", file=file, why="its SHA-256 is another")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
     return files
 
 

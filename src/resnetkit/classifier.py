@@ -6,6 +6,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import safetensors.torch
@@ -115,7 +116,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         folder = folder / "model"
     if not (folder / CONFIG).is_file():
         if (folder / "checkpoints").is_dir():
-            why, remedy = "its training is not finished", f"resnetkit train --resume --out {folder}"
+            why, remedy = "its training is not finished", f"resnetkit train --resume --out {quote(str(folder))}"
         elif folder.exists():
             why, remedy = f"there is no {CONFIG} in it", "the folder that `resnetkit train` named"
         else:

@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _say_notes()
     try:
         code = app(words, exit_on_error=False, print_error=False)
+        _flush()
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             raise
@@ -145,22 +146,39 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
     if isinstance(error, BrokenPipeError):
-        # The reader of our output has gone; there is nobody to tell, and Python must not try once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close(1)  # the reader of our output has gone; there is nobody to tell
         return 0
     if isinstance(error, KeyboardInterrupt):
-        print("error: interrupted.", file=sys.stderr)
-        return 130
+        return _say("interrupted.", 130)
     known = _known(error)
     if known is not None:
-        if not known.said:
-            print(f"error: {known}", file=sys.stderr)
-        return known.exit_code
-    print(
-        f"error: a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it",
-        file=sys.stderr,
-    )
-    return 1
+        return known.exit_code if known.said else _say(str(known), known.exit_code)
+    return _say(f"a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it", 1)
+
+
+def _say(what: str, code: int) -> int:
+    """Tell people why the command ends with `code`; where nobody reads it, the code still says it."""
+    try:
+        print(f"error: {what}", file=sys.stderr)
+    except OSError:
+        _close(2)
+    return code
+
+
+def _flush() -> None:
+    """Write what is still to be written while an error can be told."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close(1)
+        raise StorageError.from_os(error, "cannot write the answer", "stdout") from error
+
+
+def _close(descriptor: int) -> None:
+    """Nothing more goes there, nor does Python try once more on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _known(error: BaseException) -> ResnetkitError | None:

@@ -24,7 +24,7 @@ from resnetkit.preprocess import Preprocess
 from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE, Ranks
 from resnetkit.shards import Shards
-from resnetkit.signals import leave_signals_to_parent
+from resnetkit.signals import DEATHS, leave_signals_to_parent
 
 PATIENCE = "RESNETKIT_WORKER_SECONDS"
 """Environment variable: how long to wait for a process that decodes; ten minutes by default."""
@@ -287,10 +287,17 @@ def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int |
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
+    batches_left = iter(loader)  # from here on PyTorch watches its processes
     try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
+        with DEATHS.postponed():
+            while True:
+                with DEATHS.told():
+                    decoded = next(batches_left, None)
+                if decoded is None:
+                    return
+                yield decoded
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
             raise
         raise StorageError(
             "a process that decodes images has died or hangs",

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resnetkit.errors import StorageError
-from resnetkit.storage import append_file
+from resnetkit.storage import append_file, replace_file
 
 
 class Journal:
@@ -28,28 +28,57 @@ class Journal:
         except OSError as error:
             raise StorageError.from_os(error, "cannot write the journal", self.path) from error
 
+    def last(self) -> dict[str, Any]:
+        """The last line; nothing where there is none, or where it was cut off."""
+        try:
+            return json.loads(self.path.read_bytes().splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return {}
+
     def size(self) -> int:
         """Bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def cut(self, size: int) -> None:
-        """Forget what was written after the first `size` bytes. Raises `StorageError` (exit code 7)."""
-        if self.size() > size:
-            try:
+    def cut(self, size: int, *, keep: str) -> list[dict[str, Any]]:
+        """Forget what was written after the first `size` bytes, but for whole lines of the event `keep`; give those.
+
+        Raises `StorageError` (exit code 7).
+        """
+        kept: list[bytes] = []
+        try:
+            content = self.path.read_bytes() if self.size() > size else b""
+            for line in content[size:].splitlines(keepends=True):
+                with suppress(ValueError):
+                    if line.endswith(b"\n") and json.loads(line).get("event") == keep:
+                        kept.append(line)
+            if kept:
+                replace_file(self.path, content[:size] + b"".join(kept))
+            elif content:
                 os.truncate(self.path, size)
-            except OSError as error:
-                raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot cut the journal", self.path) from error
+        return [json.loads(line) for line in kept]
+
+
+class _Console(Console):
+    """Rich leaves the program where the reader of its lines has gone; a run of hours is worth more than its lines."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 class Reporter:
     """Lines and a progress bar on stderr; on something other than a terminal, lines only."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = _Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Say one line."""
-        self.console.print(text, markup=False)
+        try:
+            self.console.print(text, markup=False)
+        except OSError:
+            self.console.quiet = True  # nobody reads, or the disk of the log is full: training goes on
 
     @contextmanager
     def progress(

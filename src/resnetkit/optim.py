@@ -54,7 +54,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave. Raises `ValueError` where it is of other parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         position, name = key.split(".", 1)
@@ -64,7 +64,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     # stored contiguous must become channels-last again, or it would be applied to the wrong weights.
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
+            if isinstance(value, Tensor) and value.ndim:
+                if value.shape != parameter.shape:
+                    raise ValueError(f"the optimizer's {name} is of shape {tuple(value.shape)}")
                 entry[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from resnetkit import checkpoint
+from resnetkit import checkpoint, storage
 from resnetkit.checkpoint import Checkpoint
 from resnetkit.data import NAMED_SETS, default_recipe
-from resnetkit.errors import StorageError, UsageError
+from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.log import Journal
 from resnetkit.pretrained import WEIGHTS
 from resnetkit.recipe import LENGTHS, Recipe, load_recipe
@@ -69,6 +69,8 @@ class Run:
     recipe: Recipe
     reached: Checkpoint | None = None
     notes: tuple[str, ...] = ()
+    seen: frozenset[str] = frozenset()
+    """What lay in its folder when it was opened."""
     changed: tuple[tuple[str, Any, Any], ...] = ()
     """Keys that differ from those it was begun with, by leave: name, old value, new value."""
 
@@ -87,14 +89,28 @@ class Run:
         """Which images it has seen."""
         return self.folder / "images.safetensors"
 
+    @property
+    def finished(self) -> bool:
+        """Whether its model is written: the last line of the journal comes after it, and goes when the run goes on."""
+        return self.journal.last().get("event") == "end" and (self.folder / "model" / "config.json").is_file()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used, by now."""
+        return _newest(self.folder, self.recipe)[0]
+
     def begin(self) -> None:
-        """Write the recipe, and cut the journal back to the checkpoint. Raises `StorageError` (exit code 7)."""
-        replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
-        sync_folder(self.folder.parent)
-        self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0)
+        """Cut the journal back to the checkpoint, and write the recipe. Raises `StorageError` (exit code 7).
+
+        What was changed by leave stays in the journal, for the recipe says no more that it was otherwise.
+        """
+        told = self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0, keep="changed")
         for name, before, now in self.changed:
             step = self.reached.step if self.reached else 0
-            self.journal.write(event="changed", step=step, key=name, before=before, now=now)
+            row = {"event": "changed", "step": step, "key": name, "before": before, "now": now}
+            if row not in told:
+                self.journal.write(**row)
+        replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
+        sync_folder(self.folder.parent)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,6 +123,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock")
             lock.acquire(timeout=0)
+            for folder in (self.folder, self.folder / "model"):
+                storage.sweep(folder)
+            checkpoint.sweep(self.checkpoints)
         except Timeout as error:
             holder = _read_owner(owner)
             raise UsageError(
@@ -116,8 +135,12 @@ class Run:
                 remedy="wait until it has ended, or another --out",
             ) from error
         except OSError as error:
-            raise StorageError.from_os(error, "cannot make the run's folder", self.folder) from error
+            raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
         try:
+            if _look(self.folder) != self.seen:
+                raise UsageError(
+                    "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
+                )
             replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
             yield
         finally:
@@ -126,6 +149,11 @@ class Run:
             with suppress(OSError):
                 (self.folder / ".lock").unlink(missing_ok=True)
             lock.release()
+
+
+def _look(folder: Path) -> frozenset[str]:
+    """Names in a run's folder by which one sees that it has moved on."""
+    return frozenset(path.name for path in (*folder.glob("*.toml"), *folder.glob("checkpoints/step-*")))
 
 
 def _read_owner(file: Path) -> dict[str, Any]:
@@ -156,6 +184,7 @@ def open_run(
         if name not in WITH_LEAVE:
             raise UsageError.unknown("key to change", name, WITH_LEAVE)
     folder = Path(out) if out is not None else None
+    seen = _look(folder) if folder is not None else frozenset()
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
@@ -168,19 +197,29 @@ def open_run(
         what, file = "the path is not UTF-8", repr(settings.data.name)
         raise UsageError(what, file=file, remedy="rename the folder, or train inside it as .") from error
     if old_recipe is None:
-        return Run(folder, settings)
+        return Run(folder, settings, seen=seen)
     before = load_recipe(old_recipe)
     changed = _changes(before, settings, old_recipe, allow)
-    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    reached, damaged = _newest(folder, settings)
     notes = [f"left out: {line}" for line in damaged]
     notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
-    elif before.data.batch_size != settings.data.batch_size:
-        # Where the run stands is a number of images; the step that follows from it depends on the batch.
-        step = reached.step * before.data.batch_size // settings.data.batch_size
-        reached = replace(reached, step=step)
-    return Run(folder, settings, reached, tuple(notes), tuple(changed))
+    return Run(folder, settings, reached, tuple(notes), seen, tuple(changed))
+
+
+def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]:
+    """As `checkpoint.newest`, but the step is counted in the recipe's batches.
+
+    Where a run stands is a number of images; the checkpoint knows the size of the batches that led to it.
+    """
+    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    if reached is not None:
+        size = reached.state.get("batch_size")
+        if not isinstance(size, int):
+            raise CheckpointError("the checkpoint does not fit the recipe", file=reached.folder, why="no batch_size")
+        reached = replace(reached, step=reached.step * size // recipe.data.batch_size)
+    return reached, damaged
 
 
 def decide(data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None) -> Recipe:

@@ -4,16 +4,19 @@ While a run can save itself, the first signal is only noted and the loop looks a
 time, and at the second signal, it ends what is going on.
 """
 
+import ctypes
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_PR_SET_PDEATHSIG = 1
+"""Of Linux' `prctl`."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-
-
+_ALL_CLEAR = b"\0"
 GRACE = 20.0
 """Seconds between the first signal and the end, whatever is going on. torchrun itself gives up after 30."""
 
@@ -51,6 +54,7 @@ class Stopping:
             yield
         finally:
             signal.set_wakeup_fd(bell_before)
+            os.write(bell, _ALL_CLEAR)  # closing it would not do: processes that decode have it too
             os.close(bell)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -78,7 +82,7 @@ def _insist(heard: int) -> None:
     """
     with open(heard, "rb", buffering=0) as stream:
         number, timer = 0, None
-        while byte := stream.read(1):
+        while (byte := stream.read(1)) != _ALL_CLEAR:
             if byte[0] not in SIGNALS:
                 continue
             if number:
@@ -91,13 +95,71 @@ def _insist(heard: int) -> None:
             timer.cancel()
 
 
+class Deaths:
+    """The death of a child process, told only to whoever waits for it.
+
+    PyTorch raises that of a process that decodes in the midst of whatever the main process is doing: an update, a save.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Callable[[int, FrameType | None], object] | None = None
+        self._depth = 0
+        self._waiting = self._missed = False
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Within, deaths are told only within `told`; afterwards the handler of before is back.
+
+        Only a process's main thread can change that; in another one nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            yield
+            return
+        if not self._depth:
+            before = signal.getsignal(signal.SIGCHLD)
+            self._handler = before if callable(before) else None
+            signal.signal(signal.SIGCHLD, self._note)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Within, the handler is called at once; and at the beginning where it should have been before."""
+        self._waiting = True
+        try:
+            if self._missed:
+                self._note(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._waiting = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._missed = not self._waiting
+        if self._waiting and self._handler is not None:
+            self._handler(number, frame)
+
+
+DEATHS = Deaths()
+"""A process has one handler for all its children."""
+
+
 def exit_code(number: int) -> int:
     """130 for Ctrl-C; 143 for the others, which all mean that somebody else wants the machine."""
     return 130 if number == signal.SIGINT else 143
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
-    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
+    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there.
+
+    Where the kernel can, it ends this process with its parent, which may be killed and not have the time to.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)

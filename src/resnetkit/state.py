@@ -35,6 +35,8 @@ class State:
         self.best_weights: dict[str, Tensor] = {}
         self.extra: dict[str, Any] = {}
         """Figures that go into the result as they are."""
+        self.unreadable: dict[str, str] = {}
+        """Files that could not be read, and why."""
         self.bad_steps = 0
         """Steps in a row that were not finite."""
         self.rolled_back = False
@@ -97,6 +99,7 @@ class State:
         state = {
             "best": self.best,
             "extra": self.extra,
+            "unreadable": self.unreadable,
             "tallies": tallies,
             "micro_batch": stepper.micro_batch,
             "slower": stepper.slower,
@@ -105,6 +108,7 @@ class State:
             "seconds": self.seconds,
             "journal_bytes": self.run.journal.size(),
             "images": self.images.digest,
+            "batch_size": self.run.recipe.data.batch_size,
             "ranks": self.ranks.size,
             "torch": torch.__version__,
         }
@@ -119,13 +123,15 @@ class State:
             if stepper.average is not None:
                 stepper.average.load_state_dict(tensors["average"])
             self.best, self.best_weights, self.extra = state["best"], tensors["best"], state["extra"]
+            self.unreadable |= state["unreadable"]
             stepper.micro_batch = self.run.recipe.data.micro_batch or state["micro_batch"]
             stepper.slower, self.rolled_back = state["slower"], state["rolled_back"]
             self.bad_steps = state["bad_steps"]
             same_ranks = state["ranks"] == self.ranks.size
             if same_ranks:
                 self.tally.restore(state["tallies"][self.ranks.rank])
-        except (RuntimeError, KeyError, ValueError) as error:
+            int(state["journal_bytes"])
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
             ) from error
@@ -138,7 +144,7 @@ class State:
 
     def check_images(self, reached: Checkpoint) -> None:
         """Raises `UsageError` (exit code 2) where the images are not those that the run was begun with."""
-        if reached.state["images"] == self.images.digest:
+        if reached.state.get("images") == self.images.digest:
             return
         before = Fingerprint.read(self.run.images)
         raise UsageError(

@@ -32,9 +32,17 @@ def replace_file(path: Path, content: bytes) -> None:
         write_file(beside, content)
         os.replace(beside, path)  # noqa: PTH105
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # also where a signal ends it
         beside.unlink(missing_ok=True)
-        raise StorageError.from_os(error, "cannot write the file", path) from error
+        if isinstance(error, OSError):
+            raise StorageError.from_os(error, "cannot write the file", path) from error
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed had begun to put in place here. Nobody else may be at work here."""
+    for left_over in folder.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
 
 
 def append_file(path: Path, content: bytes) -> None:
@@ -45,6 +53,8 @@ def append_file(path: Path, content: bytes) -> None:
         try:
             _write_all(descriptor, content)
             os.fsync(descriptor)
+            if not size:
+                sync_folder(path.parent)
         except OSError:
             os.ftruncate(descriptor, size)
             raise

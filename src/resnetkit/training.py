@@ -5,11 +5,12 @@ import os
 import time
 from collections.abc import Collection
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
-from resnetkit import checkpoint, device, ranks
+from resnetkit import device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data import Data, Images, Split, class_weights, describe_split, load_data
@@ -32,8 +33,6 @@ from resnetkit.transfer import freeze
 
 BAD_STEPS = 3
 """After so many steps in a row that were not finite, something has to be done."""
-FAILED_SAVES = 3
-"""After so many saves in a row that failed, training for nothing ends."""
 
 
 def train(
@@ -84,7 +83,7 @@ def train(
                 error = StoppedError(
                     "stopped",
                     why=f"the last checkpoint is in {folder}",
-                    remedy=f"resnetkit train --resume --out {folder}",
+                    remedy=f"resnetkit train --resume --out {quote(str(folder))}",
                 )
             error.exit_code = exit_code(stop.number)
             raise error from None
@@ -123,10 +122,15 @@ class _Trainer:
         weights = class_weights(self.split, len(data.classes)) if recipe.class_weights == "balanced" else None
         self.stepper = Stepper(self.network, recipe, schedule, self.compute, frozen, peers, weights)
         self.state = State(run, self.stepper, Fingerprint.of(data), self._new_tally(), peers)
-        self.unreadable: dict[str, str] = dict(data.unreadable)
+        self.state.unreadable |= data.unreadable
         self.stepping = False
         """Whether a signal waits until the next place where the state can be saved."""
         self._epoch_began = time.monotonic()
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Files that could not be read, and why."""
+        return self.state.unreadable
 
     @property
     def step(self) -> int:
@@ -154,7 +158,7 @@ class _Trainer:
                 self.state.check_images(self.run.reached)
             self.state.restore(self.run.reached, self.reporter)
             self.reporter.line(f"resumed   at step {self.step:,} from {self.run.reached.folder}")
-        if self.step >= self.total_steps and (self.run.folder / "model").is_dir():
+        if self.step >= self.total_steps and self.run.finished:
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
         self._begin()
@@ -236,7 +240,7 @@ class _Trainer:
         error = StoppedError(
             "stopped",
             why=f"everything up to step {self.step:,} is saved in {self.run.folder}",
-            remedy=f"resnetkit train --resume --out {self.run.folder}",
+            remedy=f"resnetkit train --resume --out {quote(str(self.run.folder))}",
         )
         error.exit_code, error.said = exit_code(number), not self.ranks.first
         raise error
@@ -252,7 +256,7 @@ class _Trainer:
         if self.state.bad_steps < BAD_STEPS:
             self.reporter.line(f"note      step {self.step}: loss or gradient not finite; the step was not applied")
             return False
-        reached = self.ranks.from_first(lambda: checkpoint.newest(self.run.checkpoints)[0])
+        reached = self.ranks.from_first(lambda: self.run.newest())
         if self.state.rolled_back or reached is None:
             raise DivergedError(
                 f"the loss is no longer finite by step {self.step}",
@@ -263,6 +267,7 @@ class _Trainer:
             )
         before = self.step
         self.state.restore(reached, self.reporter)
+        self.state.bad_steps = 0  # also where it was saved in the midst of them
         self.state.rolled_back, self.stepper.slower = True, self.stepper.slower / 2
         self._write(event="rolled back", step=before, to=self.step, lr_factor=self.stepper.slower)
         self.reporter.line(
@@ -353,7 +358,7 @@ class _Trainer:
         figures = score(
             self._classifier(network), split, workers=self.recipe.data.workers, ranks=self.ranks, between=between
         )
-        self.unreadable |= figures.pop("unreadable")
+        self.state.unreadable |= figures.pop("unreadable")
         return figures
 
     def _classifier(self, network: ResNet) -> Classifier:
@@ -390,7 +395,7 @@ class _Trainer:
 
     def _train_head(self) -> Classifier:
         """The recipe `head`: solve it, and score it once on what was held out."""
-        if (self.run.folder / "model").is_dir():
+        if self.run.finished:
             self.reporter.line(f"the run in {self.run.folder} is finished: nothing to do")
             return load_classifier(self.run.folder)
         self._begin()
