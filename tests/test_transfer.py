@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import resnetkit as rk
 from conftest import fill
-from resnetkit import checkpoint
+from resnetkit import checkpoint, transfer
 from resnetkit.errors import UsageError
 from resnetkit.features import Features
 from resnetkit.optim import parameter_groups
@@ -84,6 +87,35 @@ def test_folds_are_stratified_and_hold_every_image_once() -> None:
     parts = stratified_folds(labels, 5)
     assert sorted(np.concatenate(parts)) == list(range(30))
     assert all(np.bincount(labels[part]).tolist() == [4, 2] for part in parts)
+
+
+@pytest.mark.parametrize(("counts", "folds", "seed"), [([20, 10], 5, 0), ([7, 23, 5, 9], 5, 3), ([3, 100, 2], 2, 1)])
+def test_folds_are_scikit_learns(counts: list[int], folds: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    for ours, (_, held) in zip(stratified_folds(labels, folds, seed), theirs, strict=True):
+        assert ours.tolist() == held.tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cross_validation_is_what_scikit_learn_finds_fold_by_fold(threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(transfer, "WORTH_THREADS", 0 if threads > 1 else 10**9)
+    features = blobs([40, 30, 35], width=50, views=1, spread=3.0)
+    torch.set_num_threads(threads)
+    try:
+        head = solve_head(features, 3)
+    finally:
+        torch.set_num_threads(1)
+    rows, labels = features.values[:, 0].astype(np.float64), features.labels
+    losses, right = {}, {}
+    for strength in transfer.DECAYS:
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=20_000)
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        shares = cross_val_predict(model, rows, labels, cv=folds, method="predict_proba")
+        losses[strength], right[strength] = log_loss(labels, shares), (shares.argmax(1) == labels).mean()
+    assert head.strength == min(losses, key=lambda each: losses[each])
+    assert head.accuracy == pytest.approx(100 * right[head.strength])
+    assert head.curve[-1] == (84, head.accuracy)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 5), (5, 5), (37, 40), (500, 1000)])

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, TypeVar
@@ -73,6 +75,21 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(chosen) else "fp32"
     return Compute(chosen, precision)
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let PyTorch compute with one thread in here, in threads that are started in here too; gives what it had before.
+
+    For work that is split by hand, and for matrices so small that threads wait for one another longer than they work:
+    where others use the processor too, that wait grows to many times the work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_machine() -> dict[str, str]:
