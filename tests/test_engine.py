@@ -12,7 +12,7 @@ from torch import nn
 from conftest import fill, trained_like
 from resnetkit import engine as engines
 from resnetkit.data import load_data
-from resnetkit.device import choose
+from resnetkit.device import Compute, choose, has_fast_bf16
 from resnetkit.engine import OpenVINOEngine, TorchEngine, batch_size, create_engine, fold
 from resnetkit.features import extract
 from resnetkit.preprocess import Preprocess
@@ -92,19 +92,29 @@ def test_a_large_job_takes_openvino_and_its_features_are_the_same(tmp_path: Path
     assert names[0] == names[1], "the store does not depend on the engine"
 
 
-@pytest.mark.parametrize("why", ["small", "not installed", "emulated bf16", "a layer that is not known"])
+@pytest.mark.parametrize("why", ["small", "not installed", "a layer that is not known"])
 def test_without_openvino_or_a_reason_for_it_pytorch_runs(why: str, monkeypatch) -> None:
     preprocess, _ = prepared(3)
     if why == "not installed":
         monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    elif why == "emulated bf16":
-        monkeypatch.setattr(engines, "has_fast_bf16", lambda _: False)
     elif why == "a layer that is not known":
         pytest.importorskip("openvino")
         monkeypatch.delitem(engines._TRANSLATIONS, "relu")
-    compute = BF16 if why == "emulated bf16" else CPU
     views = 10 if why == "small" else engines.LARGE_JOB
-    assert create_engine(trained_like(), preprocess, compute, views=views, batch=8, workers=1).name == "PyTorch"
+    assert create_engine(trained_like(), preprocess, CPU, views=views, batch=8, workers=1).name == "PyTorch"
+
+
+@pytest.mark.parametrize("compute", [CPU, BF16])
+def test_openvino_computes_in_the_precision_that_was_asked_for_or_not_at_all(compute: Compute) -> None:
+    openvino = pytest.importorskip("openvino")
+    preprocess, _ = prepared(3)
+    made = create_engine(trained_like(), preprocess, compute, views=engines.LARGE_JOB, batch=8, workers=2)
+    has = compute is CPU or has_fast_bf16(compute.device)
+    assert made.name == ("OpenVINO" if has else "PyTorch")
+    if isinstance(made, OpenVINOEngine):
+        wanted = openvino.Type.bf16 if compute is BF16 else openvino.Type.f32
+        assert made.compiled.get_property("INFERENCE_PRECISION_HINT") == wanted
+        assert made.compiled.get_property("NUM_STREAMS") == 2
 
 
 def test_openvino_reports_to_nobody_and_leaves_nothing_behind(tmp_path: Path) -> None:

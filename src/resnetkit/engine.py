@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from resnetkit.device import Compute, has_fast_bf16
+from resnetkit.device import Compute
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
 
@@ -53,12 +53,10 @@ def create_engine(
     """The engine for a job of `views` images, asked by `workers` threads. The network is only read: a copy runs."""
     folded = fold(network)
     if views >= LARGE_JOB and compute.device.type == "cpu" and find_spec("openvino") is not None:
-        native = compute.precision == "fp32" or has_fast_bf16(compute.device)
         try:
-            if native:
-                return OpenVINOEngine(folded, preprocess, compute, batch=batch, streams=workers)
+            return OpenVINOEngine(folded, preprocess, compute, batch=batch, streams=workers)
         except NotImplementedError:
-            pass  # a network with a layer that is not translated: PyTorch runs them all
+            pass  # PyTorch runs every network, in every precision
     return TorchEngine(folded, preprocess, compute)
 
 
@@ -86,7 +84,7 @@ class TorchEngine:
 class OpenVINOEngine:
     """A folded network as a graph of OpenVINO, with as many streams as threads that ask.
 
-    Raises `NotImplementedError` for a network with a layer that is not translated.
+    Raises `NotImplementedError` for a layer that is not translated, and for a precision that cannot be had.
     """
 
     name = "OpenVINO"
@@ -94,13 +92,17 @@ class OpenVINOEngine:
     def __init__(self, folded: ResNet, preprocess: Preprocess, compute: Compute, *, batch: int, streams: int) -> None:
         openvino = import_openvino()
         model = _write_down(openvino, folded, preprocess, batch)
-        # Said in so many words: left alone, it takes bf16 wherever the processor has it.
+        # Said in so many words: left alone, it takes bf16 wherever the processor has it; and where that is asked for
+        # and the processor has it not, it takes fp32 and says nothing.
+        asked = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}[compute.precision]
         settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if compute.precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": asked,
             "NUM_STREAMS": str(streams),
             "INFERENCE_NUM_THREADS": str(streams),
         }
         self.compiled, self.batch, self.mine = openvino.Core().compile_model(model, "CPU", settings), batch, local()
+        if self.compiled.get_property("INFERENCE_PRECISION_HINT") != asked:
+            raise NotImplementedError(compute.precision)
 
     def __call__(self, pixels: Tensor) -> np.ndarray:
         """uint8 pixels (N, C, H, W) to features (N, width), float32."""
