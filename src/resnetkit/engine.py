@@ -28,7 +28,7 @@ BATCH_PIXELS = 8 * 224 * 224
 DEVICE_BATCH = 64
 LARGE_JOB = 100
 """Views from which OpenVINO pays. Measured on two cores without bf16: it takes 0.15 s more to start, and 2 ms less for
-each photograph of ResNet-18, so that 70 make up for it; `docs/transfer.md` has the figures."""
+each photograph of ResNet-18, so that 65 make up for it; `docs/transfer.md` has the figures."""
 
 
 class Engine(Protocol):
