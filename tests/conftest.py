@@ -72,6 +72,17 @@ def samples(count: int, classes: int = 3) -> list[tuple[str, bytes]]:
     return [member for pair in pairs for member in pair]
 
 
+def trained_like(name: str = "resnet20", **changes: object) -> rk.ResNet:
+    """A network with random statistics in every BatchNorm, so that there is something to fold."""
+    torch.manual_seed(0)
+    net = rk.create_model(name, **changes)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+    return net
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with train/ and val/, three classes."""

@@ -5,26 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import draw, fill
+from conftest import draw, fill, trained_like
 from resnetkit.data import Files, Images, load_data
 from resnetkit.device import choose
-from resnetkit.features import Features, Views, extract, fold, join
-from resnetkit.model import create_model
+from resnetkit.features import Features, Views, extract, join
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 CPU = choose("cpu", "fp32")
 PREPROCESS = Preprocess(24, IMAGENET_MEAN, IMAGENET_STD, resize=28)
-
-
-def trained_like(name: str = "resnet20", **changes: object) -> nn.Module:
-    """Random statistics in every BatchNorm, so that folding has something to fold."""
-    torch.manual_seed(0)
-    net = create_model(name, **changes)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
-                tensor.uniform_(0.5, 1.5)
-    return net
 
 
 @pytest.fixture
@@ -38,30 +26,6 @@ def files(tmp_path: Path) -> Files:
 
 def get(net: nn.Module, split, store: Path, **options: object) -> Features:
     return extract(net, PREPROCESS, split, CPU, store=store, unreadable={}, **options)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("resnet18", {"stem": "cifar"}),
-        ("resnet50", {}),
-        ("resnet20", {}),
-        ("plain20", {}),
-        ("preact_resnet110", {}),
-        ("preact_resnet164", {}),
-        ("d2l_resnet18", {}),
-    ],
-)
-def test_folding_changes_no_answer(name: str, changes: dict) -> None:
-    net = trained_like(name, **changes).eval()
-    folded = fold(net)
-    x = torch.randn(2, net.arch.in_channels, 33, 33)
-    with torch.inference_mode():
-        expected = net(x)
-        torch.testing.assert_close(folded(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert (norms == 0) == (not net.arch.preactivation)
-    assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
 def test_features_are_those_of_the_network_and_the_network_is_left_as_it_is(files: Files, tmp_path: Path) -> None:
@@ -82,12 +46,46 @@ def test_features_are_those_of_the_network_and_the_network_is_left_as_it_is(file
 
 def test_the_second_time_nothing_is_computed_and_all_is_equal(files: Files, tmp_path: Path) -> None:
     net = trained_like()
-    views = Views(crops=2)
+    views = Views(mirror=True, crops=2)
     first = get(net, files, tmp_path / "store", views=views)
     second = get(net, files, tmp_path / "store", views=views)
     assert (first.computed, second.computed) == (len(files), 0)
     assert np.array_equal(first.values, second.values)
     assert first.values.shape == (len(files), 4, 64)
+
+
+def test_crops_depend_on_the_image_alone_whatever_runs_beside_it(files: Files, tmp_path: Path) -> None:
+    net, views = trained_like(), Views(crops=3)
+    alone = [get(net, files.take(np.array([i])), tmp_path / f"{i}", views=views).values[0] for i in range(len(files))]
+    torch.set_num_threads(4)
+    try:
+        together = get(net, files, tmp_path / "store", views=views)
+    finally:
+        torch.set_num_threads(1)
+    np.testing.assert_allclose(together.values, np.stack(alone), rtol=1e-3, atol=1e-3)
+    assert not np.allclose(together.values[:, 1], together.values[:, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(90, 70), (30, 300), (1, 1)])
+def test_a_crop_is_a_part_of_the_image(size: tuple[int, int]) -> None:
+    image = draw("red", 3, size)
+    shown = Views(crops=5).of(image, PREPROCESS, "a" * 64)
+    assert shown.shape == (6, 3, 24, 24)
+    low, high = np.array(image).min((0, 1)), np.array(image).max((0, 1))
+    for crop in shown[1:].numpy():
+        assert (crop.min((1, 2)) >= low).all()
+        assert (crop.max((1, 2)) <= high).all()
+
+
+def test_what_computed_the_features_is_said_and_its_threads_are_given_back(files: Files, tmp_path: Path) -> None:
+    net = trained_like()
+    torch.set_num_threads(3)
+    try:
+        assert get(net, files, tmp_path / "store").by == "PyTorch in fp32"
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert get(net, files, tmp_path / "store").by == ""
 
 
 def test_one_new_image_costs_one_image(files: Files, tmp_path: Path) -> None:
@@ -117,7 +115,7 @@ def test_whatever_features_depend_on_has_a_store_of_its_own(change: str, files: 
     elif change == "preprocess":
         preprocess = Preprocess(24, IMAGENET_MEAN, IMAGENET_STD, resize=30)
     elif change == "views":
-        views = Views(mirror=False)
+        views = Views(mirror=True)
     else:
         compute = choose("cpu", "bf16")
     found = extract(net, preprocess, files, compute, views=views, store=tmp_path / "s", unreadable={})
@@ -161,7 +159,7 @@ def test_images_in_memory_have_features_too(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Images(pixels, torch.arange(5))
     found = get(trained_like(), split, tmp_path / "store")
-    assert found.values.shape == (5, 2, 64)
+    assert found.values.shape == (5, 1, 64)
     assert get(trained_like(), split, tmp_path / "store").computed == 0
 
 

@@ -1,15 +1,21 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import resnetkit as rk
 from conftest import fill
-from resnetkit import checkpoint
+from resnetkit import checkpoint, transfer
 from resnetkit.errors import UsageError
 from resnetkit.features import Features
 from resnetkit.optim import parameter_groups
@@ -48,12 +54,12 @@ def optimum(features: Features, classes: int, strength: float) -> tuple[torch.Te
 
 
 def test_the_head_is_the_optimum_of_the_convex_problem() -> None:
-    features = blobs([30, 20, 25])
+    features = blobs([30, 20, 25], spread=3.0)
     head = solve_head(features, 3)
     weight, bias = optimum(features, 3, head.strength)
     x = torch.from_numpy(features.values[:, 0]).double()
     ours = (x @ torch.from_numpy(head.weight).double().T + torch.from_numpy(head.bias).double()).softmax(1)
-    torch.testing.assert_close(ours, (x @ weight.T + bias).softmax(1), rtol=1e-2, atol=2e-3)
+    torch.testing.assert_close(ours, (x @ weight.T + bias).softmax(1), rtol=1e-4, atol=1e-5)
 
 
 def test_cross_validation_is_honest() -> None:
@@ -85,6 +91,35 @@ def test_folds_are_stratified_and_hold_every_image_once() -> None:
     parts = stratified_folds(labels, 5)
     assert sorted(np.concatenate(parts)) == list(range(30))
     assert all(np.bincount(labels[part]).tolist() == [4, 2] for part in parts)
+
+
+@pytest.mark.parametrize(("counts", "folds", "seed"), [([20, 10], 5, 0), ([7, 23, 5, 9], 5, 3), ([3, 100, 2], 2, 1)])
+def test_folds_are_scikit_learns(counts: list[int], folds: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    for ours, (_, held) in zip(stratified_folds(labels, folds, seed), theirs, strict=True):
+        assert ours.tolist() == held.tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cross_validation_is_what_scikit_learn_finds_fold_by_fold(threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(transfer, "WORTH_THREADS", 0 if threads > 1 else 10**9)
+    features = blobs([40, 30, 35], width=50, views=1, spread=3.0)
+    torch.set_num_threads(threads)
+    try:
+        head = solve_head(features, 3)
+    finally:
+        torch.set_num_threads(1)
+    rows, labels = features.values[:, 0].astype(np.float64), features.labels
+    losses, right = {}, {}
+    for strength in transfer.DECAYS:
+        model = LogisticRegression(C=strength, tol=1e-8, max_iter=20_000)
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        shares = cross_val_predict(model, rows, labels, cv=folds, method="predict_proba")
+        losses[strength], right[strength] = log_loss(labels, shares), (shares.argmax(1) == labels).mean()
+    assert head.strength == min(losses, key=lambda each: losses[each])
+    assert head.accuracy == pytest.approx(100 * right[head.strength])
+    assert head.curve[-1] == (84, head.accuracy)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 5), (5, 5), (37, 40), (500, 1000)])
@@ -171,6 +206,26 @@ def test_the_head_recipe_learns_and_the_backbone_does_not_drift(tmp_path: Path, 
     evaluated = json.loads(cli("evaluate", tmp_path / "a", tmp_path / "photos" / "val", "--json").out)
     assert evaluated["top1"] == 100
     assert evaluated["loss"] == pytest.approx(report["loss"], rel=1e-3)
+
+
+def test_from_the_cache_nothing_is_imported_that_is_not_needed(photos: Path, tmp_path: Path) -> None:
+    flags = ["--recipe", "head", "--weights", "none", "--model", "resnet20", "--model.stem", "cifar", "--json"]
+    flags += ["--data.image-size", "24", "--data.resize", "24"]
+    code = """
+import sys
+from resnetkit.cli import main
+try:
+    main()
+except SystemExit as left:
+    heavy = ("openvino", "scipy", "sklearn", "sympy", "torch._dynamo", "torchvision")
+    print(left.code, [name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+    environment = os.environ | {"RESNETKIT_CACHE": str(tmp_path / "cache")}
+    for name in ("first", "second"):
+        words = [sys.executable, "-c", code, "train", str(photos), "--out", str(tmp_path / name), *flags]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+        assert done.stderr.splitlines()[-1] == "0 []"
+    assert "24 from the cache" in done.stderr
 
 
 def test_without_network_the_head_recipe_says_what_to_do(photos: Path, tmp_path: Path, cli, monkeypatch) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, TypeVar
@@ -78,6 +80,21 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch has run out of memory, on an accelerator or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let PyTorch compute with one thread in here, in threads that are started in here too; gives what it had before.
+
+    For work that is split by hand, and for matrices so small that threads wait for one another longer than they work:
+    where others use the processor too, that wait grows to many times the work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_machine() -> dict[str, str]:

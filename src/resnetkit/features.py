@@ -5,40 +5,43 @@ that the features depend on besides the image (weights, preprocessing, views), i
 delete.
 """
 
-import copy
 import hashlib
+import math
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
 from filelock import FileLock
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from resnetkit.data import Files, Listed
-from resnetkit.device import Compute
+from resnetkit.device import Compute, one_thread
+from resnetkit.engine import Engine, batch_size, create_engine
 from resnetkit.errors import DataError
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess, read_image, to_tensor
-from resnetkit.randomness import torch_seed
+from resnetkit.randomness import key
 
-BATCH_SIZE = 32
-AHEAD = 4
-"""Batches that are decoded while one is computed."""
+DECODERS = 16
+"""Threads at most that decode for an accelerator."""
+CROP_AREA, CROP_RATIO = (0.35, 1.0), math.log(4 / 3)
+"""Of a random crop: its share of the image, and the logarithm of width by height at most."""
 
 
 @dataclass(frozen=True)
 class Views:
     """As what an image is shown to the backbone: as it is, mirrored, and in `crops` random crops of it."""
 
-    mirror: bool = True
+    mirror: bool = False
     crops: int = 0
 
     @property
@@ -50,15 +53,22 @@ class Views:
         """uint8 pixels, (count, C, size, size). Random crops depend on the image's content alone."""
         centre = preprocess.pixels(image)
         views = [centre] + ([centre.flip(2)] if self.mirror else [])
-        if self.crops:
-            from torchvision.transforms import v2
+        return torch.stack(
+            [*views, *(_crop(image, preprocess.size, key("view", n, digest)) for n in range(self.crops))]
+        )
 
-            crop = v2.RandomResizedCrop(preprocess.size, scale=(0.35, 1.0), antialias=True)
-            for number in range(self.crops):
-                with torch_seed("view", number, digest):
-                    view = to_tensor(crop(image))
-                    views.append(view.flip(2) if torch.rand(()) < 0.5 else view)
-        return torch.stack(views)
+
+def _crop(image: Image.Image, size: int, seed: int) -> Tensor:
+    """A random part of the image, mirrored every second time, as uint8 (C, size, size)."""
+    draw = np.random.Generator(np.random.PCG64(seed))
+    width, height = image.size
+    root = math.sqrt(width * height * draw.uniform(*CROP_AREA))
+    stretch = math.sqrt(math.exp(draw.uniform(-CROP_RATIO, CROP_RATIO)))
+    across, down = min(width, root * stretch), min(height, root / stretch)
+    left, top = draw.uniform(0, width - across), draw.uniform(0, height - down)
+    box = (left, top, left + across, top + down)
+    view = to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, box))
+    return view.flip(2) if draw.uniform() < 0.5 else view
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class Features:
     files: tuple[str, ...]
     computed: int
     """Images that were not in the store."""
+    by: str = ""
+    """What computed them, for people; empty where nothing was computed."""
 
 
 def default_store() -> Path:
@@ -92,46 +104,33 @@ def extract(
 ) -> Features:
     """Features of every image of a split, (N, views, width), from the store where they are there.
 
-    The network is only read: what runs is a copy in evaluation mode, with each BatchNorm folded into the convolution
-    before it. Files are decoded by threads while the network computes. A file that cannot be read is left out and named
-    in `unreadable`. `progress` gets the number of images so far.
+    The network is only read. Threads take some images each, read and look them up, decode and compute those that are
+    new. A file that cannot be read is left out and named in `unreadable`. `progress` gets the number of images so far.
     """
-    folded = compute.network(fold(network))
     width = network.fc.in_features
     records = _Store(store or default_store(), _key(network, preprocess, views, compute), views.count, width)
     values = np.empty((len(split), views.count, width), dtype=np.float32)
     good = np.ones(len(split), dtype=bool)
-    waiting: list[tuple[int, str, Tensor]] = []
-    computed = 0
-
-    def flush() -> None:
-        nonlocal computed
-        if waiting:
-            pixels = torch.cat([view for _, _, view in waiting])
-            found = _run(folded, preprocess, compute, pixels).reshape(len(waiting), views.count, width)
-            for (position, digest, _), row in zip(waiting, found, strict=True):
-                values[position] = row
-                records.add(digest, row)
-            computed += len(waiting)
-            waiting.clear()
-
-    for position, digest, decoded in _decoded(split, preprocess, views, records):
-        if isinstance(decoded, np.ndarray):
-            values[position] = decoded
-        elif isinstance(decoded, Tensor):
-            waiting.append((position, digest, decoded))
-        else:
-            good[position] = False
-            if isinstance(split, Files):
-                unreadable[str(split.paths[position])] = decoded
-        if len(waiting) * views.count >= BATCH_SIZE:
-            flush()
-        progress(position + 1)
-    flush()
-    records.write()
+    with one_thread() as threads:
+        workers = threads if compute.device.type == "cpu" else min(os.cpu_count() or 1, DECODERS)
+        # Every image that is known has a record; the others are new, or were seen under another name.
+        new = max(0, len(split) - len(records.rows)) * views.count
+        batch = batch_size(compute, preprocess.size, len(split) * views.count, workers)
+        engine = _Once(lambda: create_engine(network, preprocess, compute, views=new, batch=batch, workers=workers))
+        for positions, rows in _extracted(split, preprocess, views, records, engine, batch, workers):
+            for position, row in zip(positions, rows, strict=True):
+                if isinstance(row, np.ndarray):
+                    values[position] = row
+                    continue
+                good[position] = False
+                if isinstance(split, Files):
+                    unreadable[str(split.paths[position])] = row
+            progress(positions[-1] + 1)
+    computed = records.write()
     chosen = np.flatnonzero(good)
     files = tuple(str(path) for path in split.paths) if isinstance(split, Files) else tuple(map(str, range(len(split))))
-    return Features(values[chosen], split.labels.numpy()[chosen], tuple(files[i] for i in chosen), computed)
+    by = f"{engine.made.name} in {compute.precision}" if engine.made is not None else ""
+    return Features(values[chosen], split.labels.numpy()[chosen], tuple(files[i] for i in chosen), computed, by)
 
 
 def join(parts: Sequence[Features]) -> Features:
@@ -141,80 +140,96 @@ def join(parts: Sequence[Features]) -> Features:
         np.concatenate([part.labels for part in parts]),
         tuple(file for part in parts for file in part.files),
         sum(part.computed for part in parts),
+        next((part.by for part in parts if part.by), ""),
     )
 
 
-def _run(network: ResNet, preprocess: Preprocess, compute: Compute, pixels: Tensor) -> np.ndarray:
-    with torch.inference_mode(), compute.autocast():
-        images = preprocess.normalise(compute.tensor(pixels))
-        return network.avgpool(network.forward_features(images)).flatten(1).float().cpu().numpy()
+class _Once:
+    """Makes the engine when the first batch needs it: a run that finds everything in the store needs none."""
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self.make, self.lock = make, Lock()
+        self.made: Engine | None = None
+
+    def __call__(self, pixels: Tensor) -> np.ndarray:
+        with self.lock:
+            if self.made is None:
+                self.made = self.make()
+        return self.made(pixels)
 
 
-Decoded = tuple[int, str, Tensor | np.ndarray | str]
+def _extracted(
+    split: Listed, preprocess: Preprocess, views: Views, records: "_Store", engine: _Once, batch: int, workers: int
+) -> Iterator[tuple[range, list[np.ndarray | str]]]:
+    """Positions, and for each of them its features (views, width) or why it cannot be read; in order."""
+
+    def work(positions: range) -> list[np.ndarray | str]:
+        rows: list[np.ndarray | str] = []
+        new: list[tuple[int, str, Tensor]] = []
+        for place, position in enumerate(positions):
+            digest, found = _look_up(split, position, preprocess, views, records)
+            if isinstance(found, Tensor):
+                new.append((place, digest, found))
+                rows.append("")
+            else:
+                rows.append(found)
+        if new:
+            pixels = torch.cat([shown for _, _, shown in new])
+            answers = np.concatenate([engine(part) for part in pixels.split(batch)])
+            for (place, digest, _), row in zip(new, answers.reshape(len(new), *records.shape), strict=True):
+                rows[place] = row
+                records.add(digest, row)
+        return rows
+
+    share = max(1, batch // views.count)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[range, Future]] = deque()
+        for start in range(0, len(split), share):
+            positions = range(start, min(start + share, len(split)))
+            waiting.append((positions, pool.submit(work, positions)))
+            if len(waiting) > 2 * workers:
+                done, rows = waiting.popleft()
+                yield done, rows.result()
+        for done, rows in waiting:
+            yield done, rows.result()
 
 
-def _decoded(split: Listed, preprocess: Preprocess, views: Views, records: "_Store") -> Iterator[Decoded]:
-    """Position and SHA-256 of every image, in order, with its stored features, its views, or why it cannot be read.
-
-    Runs some batches ahead of whoever asks.
-    """
-
-    def work(position: int) -> Decoded:
-        if not isinstance(split, Files):
-            image = split.pixels[position]
-            digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy().squeeze())
-            known = records.find(digest)
-            return position, digest, views.of(picture, preprocess, digest) if known is None else known
-        path = split.paths[position]
-        try:
-            content = path.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            known = records.find(digest)
-            if known is not None:
-                return position, digest, known
-            image = read_image(path, preprocess.channels, BytesIO(content))
-            return position, digest, views.of(image, preprocess, digest)
-        except OSError as error:
-            return position, "", error.strerror or str(error)
-        except DataError as error:
-            return position, "", error.why or error.what
-
-    with ThreadPoolExecutor() as pool:
-        window: list[Future] = []
-        for position in range(len(split)):
-            window.append(pool.submit(work, position))
-            if len(window) > AHEAD * BATCH_SIZE:
-                yield window.pop(0).result()
-        for future in window:
-            yield future.result()
-
-
-def fold(network: ResNet) -> ResNet:
-    """A copy for inference: every BatchNorm behind a convolution is folded into it, which is exact up to rounding."""
-    folded = copy.deepcopy(network).eval()
-    for parent in folded.modules():
-        before: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
-                before = (name, child)
-            elif isinstance(child, nn.BatchNorm2d) and before is not None and _follows(network, before[1], child):
-                parent.add_module(before[0], fuse_conv_bn_eval(before[1], child))
-                parent.add_module(name, nn.Identity())
-                before = None
-    return folded
-
-
-def _follows(network: ResNet, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """In the order of the second paper, BatchNorm stands in front of its convolution and cannot be folded into it."""
-    return not network.arch.preactivation and conv.out_channels == norm.num_features
+def _look_up(
+    split: Listed, position: int, preprocess: Preprocess, views: Views, records: "_Store"
+) -> tuple[str, np.ndarray | Tensor | str]:
+    """An image's SHA-256, and its stored features, or its views, or why it cannot be read."""
+    if not isinstance(split, Files):
+        image = split.pixels[position]
+        digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
+        known = records.find(digest)
+        if known is not None:
+            return digest, known
+        return digest, views.of(Image.fromarray(image.permute(1, 2, 0).numpy().squeeze()), preprocess, digest)
+    path = split.paths[position]
+    try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        known = records.find(digest)
+        if known is not None:
+            return digest, known
+        return digest, views.of(read_image(path, preprocess.channels, BytesIO(content)), preprocess, digest)
+    except OSError as error:
+        return "", error.strerror or str(error)
+    except DataError as error:
+        return "", error.why or error.what
 
 
 def _key(network: ResNet, preprocess: Preprocess, views: Views, compute: Compute) -> str:
+    """What the features depend on. The engine is not part of it: in one precision, engines differ by rounding only."""
     state = hashlib.sha256(repr((network.arch, preprocess, views, compute.precision, torch.__version__)).encode())
-    for name, tensor in network.state_dict().items():
-        if not name.startswith("fc."):
-            state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    tensors = [(name, value) for name, value in network.state_dict().items() if not name.startswith("fc.")]
+
+    def digest(tensor: Tensor) -> bytes:
+        return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().data).digest()
+
+    with ThreadPoolExecutor() as pool:
+        for (name, _), found in zip(tensors, pool.map(digest, (value for _, value in tensors)), strict=True):
+            state.update(name.encode() + found)
     return state.hexdigest()[:32]
 
 
@@ -241,10 +256,11 @@ class _Store:
         content = features.astype("<f4").tobytes()
         self.fresh.append(bytes.fromhex(digest) + zlib.crc32(content).to_bytes(4, "little") + content)
 
-    def write(self) -> None:
-        """Append what is new. A cache that cannot be written costs time the next time, and nothing else."""
-        if not self.fresh:
-            return
+    def write(self) -> int:
+        """Append what is new, and say how many. A cache that cannot be written costs time, and no more."""
+        count = len(self.fresh)
+        if not count:
+            return 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"), self.path.open("ab") as stream:
@@ -252,5 +268,6 @@ class _Store:
                 stream.truncate(stream.tell() // self.record.itemsize * self.record.itemsize)
                 stream.write(b"".join(self.fresh))
         except OSError:
-            return
+            return count
         self.fresh.clear()
+        return count

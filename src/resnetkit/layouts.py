@@ -157,7 +157,8 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 
 def _shapes(arch: Arch) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in ResNet(arch, initialise=False).state_dict().items()}
+    with torch.device("meta"):  # shapes alone: no memory, and no numbers drawn to fill it
+        return {name: tensor.shape for name, tensor in ResNet(arch, initialise=False).state_dict().items()}
 
 
 def _difference(arch: Arch, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -35,8 +35,10 @@ class Probe:
     def describe(self, classes: Sequence[str]) -> list[str]:
         """Lines for people."""
         head, count = self.head, len(self.features.labels)
+        by = f"; computed by {self.features.by}" if self.features.by else ""
+        known = f"{count - self.features.computed:,} from the cache"
         lines = [
-            f"features  of {count:,} images in {self.seconds:.1f} s, {count - self.features.computed:,} from the cache",
+            f"features  of {count:,} images in {self.seconds:.1f} s, {known}{by}",
             f"frozen drift: {self.drift:g}",
         ]
         if head.accuracy is None or head.interval is None:

@@ -119,7 +119,7 @@ class TransferRecipe(_Section):
     mode: Literal["none", "head", "finetune"] = Field(
         "none", description="head: freeze the backbone, solve the classifier. finetune: that first, then train all."
     )
-    mirror: bool = Field(True, description="Show the backbone the mirror image too.")
+    mirror: bool = Field(False, description="Show the backbone the mirror image too, at twice the cost.")
     crops: int = Field(0, ge=0, description="And this many random crops.")
     folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
 

@@ -6,21 +6,28 @@ that all views of an image are on one side.
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from resnetkit.device import one_thread
 from resnetkit.errors import UsageError
 from resnetkit.features import Features
+from resnetkit.logistic import Problem, Solution
 from resnetkit.model import ResNet
 
 DECAYS = tuple(10.0**exponent for exponent in (-3, -2, -1, 0, 1, 2))
-"""Candidates for sklearn's C, the inverse of the weight decay."""
-CURVE = (0.125, 0.25, 0.5, 1.0)
+"""Candidates for scikit-learn's C, the inverse of the weight decay."""
+CURVE = (0.125, 0.25, 0.5)
+"""Shares of the images that the learning curve learns from, besides all of them."""
 SURE = 0.9
-MAX_ITERATIONS = 2000
+WORTH_THREADS = 2_000_000
+"""From this many numbers times classes on, folds are solved side by side."""
+
+_Fitted = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -95,19 +102,46 @@ def solve_head(features: Features, classes: int, *, folds: int = 5, balanced: bo
 
     A class needs two images to be judged; with fewer, C is 1 and nothing is claimed.
     """
-    labels = features.labels
+    labels, views = features.labels, features.values.shape[1]
     smallest = int(np.bincount(labels, minlength=classes).min())
     folds = min(folds, smallest)
-    if folds < 2:
-        weight, bias = _fit(features, np.arange(len(labels)), classes, 1.0, balanced=balanced)
-        return Head(weight, bias, 1.0, 0)
-    parts = stratified_folds(labels, folds, seed)
-    judged = {strength: _cross_validate(features, parts, classes, strength, balanced=balanced) for strength in DECAYS}
-    loss = {strength: _loss(probabilities, labels) for strength, probabilities in judged.items()}
-    strength = min(loss, key=lambda each: loss[each])
-    probabilities = judged[strength]
-    right = probabilities.argmax(1) == labels
-    weight, bias = _fit(features, np.arange(len(labels)), classes, strength, balanced=balanced)
+    with one_thread() as threads:
+        rows = features.values.reshape(-1, features.values.shape[2])
+        # Each image weighs one, however many views it has.
+        problem = Problem(rows, labels.repeat(views), np.full(len(rows), 1 / views))
+
+        def fits(chosen: np.ndarray, strengths: Sequence[float]) -> list[_Fitted]:
+            places = (chosen[:, None] * views + np.arange(views)).ravel()
+            return [_full(found, classes) for found in problem.solve(strengths, places, balanced=balanced)]
+
+        everything = np.arange(len(labels))
+        if folds < 2:
+            ((weight, bias),) = fits(everything, (1.0,))
+            return Head(weight, bias, 1.0, 0)
+        parts = stratified_folds(labels, folds, seed)
+        rests = [np.setdiff1d(everything, held) for held in parts]
+        with ThreadPoolExecutor(threads) as pool:
+            # Small fits are many small steps of Python, which threads cannot share.
+            each = pool.map if rows.size * classes >= WORTH_THREADS else map
+            judged = {strength: np.empty((len(labels), classes), dtype=np.float32) for strength in DECAYS}
+            for held, fitted in zip(parts, each(lambda rest: fits(rest, DECAYS), rests), strict=True):
+                for strength, head in zip(DECAYS, fitted, strict=True):
+                    judged[strength][held] = _answers(features, held, head)
+            loss = {strength: _loss(probabilities, labels) for strength, probabilities in judged.items()}
+            strength = min(loss, key=lambda each: loss[each])
+            probabilities = judged[strength]
+            right = probabilities.argmax(1) == labels
+            ((weight, bias),) = fits(everything, (strength,))
+            curve = []
+            for share in CURVE:
+                some = [_share(rest, labels[rest], share) for rest in rests]
+                if min(len(np.unique(labels[chosen])) for chosen in some) < 2:
+                    continue
+                heads = each(lambda chosen: fits(chosen, (strength,))[0], some)
+                answered = [_answers(features, held, head).argmax(1) for held, head in zip(parts, heads, strict=True)]
+                good = sum(int((answers == labels[held]).sum()) for held, answers in zip(parts, answered, strict=True))
+                curve.append((round(float(np.mean([len(chosen) for chosen in some]))), 100 * good / len(labels)))
+    curve.append((round(float(np.mean([len(rest) for rest in rests]))), 100 * float(right.mean())))
     return Head(
         weight,
         bias,
@@ -115,17 +149,27 @@ def solve_head(features: Features, classes: int, *, folds: int = 5, balanced: bo
         folds,
         100 * float(right.mean()),
         wilson(int(right.sum()), len(right)),
-        _curve(features, parts, classes, strength, balanced=balanced),
+        tuple(curve),
         _suspects(features, probabilities),
     )
 
 
 def stratified_folds(labels: np.ndarray, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """Positions of each fold; every class is spread evenly."""
-    from sklearn.model_selection import StratifiedKFold
+    """Positions of each fold; every class is spread evenly.
 
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [held for _, held in splitter.split(np.zeros(len(labels)), labels)]
+    They are those of scikit-learn's StratifiedKFold, which takes a second to import. Sorted by class and dealt out like
+    cards, the images say how many of each class a fold gets; chance says which.
+    """
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    codes = np.argsort(np.argsort(first))[codes]  # classes are numbered as they come
+    dealt = [np.bincount(np.sort(codes)[number::folds], minlength=len(first)) for number in range(folds)]
+    draw = np.random.RandomState(seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    for code, counts in enumerate(np.stack(dealt, 1)):
+        places = np.repeat(np.arange(folds), counts)
+        draw.shuffle(places)
+        fold_of[codes == code] = places
+    return [np.flatnonzero(fold_of == number) for number in range(folds)]
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
@@ -138,70 +182,33 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     return 100 * (centre - spread) / scale, 100 * (centre + spread) / scale
 
 
-def _fit(
-    features: Features, chosen: np.ndarray, classes: int, strength: float, *, balanced: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (classes, width) and bias (classes,) for all views of the chosen images, each image weighing one."""
-    from sklearn.linear_model import LogisticRegression
-
-    views = features.values.shape[1]
-    rows = features.values[chosen].reshape(-1, features.values.shape[2])
-    labels = np.repeat(features.labels[chosen], views)
-    model = LogisticRegression(C=strength, class_weight="balanced" if balanced else None, max_iter=MAX_ITERATIONS)
-    model.fit(rows, labels, sample_weight=np.full(len(labels), 1 / views))
-    weight, bias = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # sklearn keeps one row for two classes; a softmax over its halves is the same
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    full_weight = np.zeros((classes, weight.shape[1]), dtype=np.float32)
-    full_bias = np.full(classes, -1e4, dtype=np.float32)  # a class of which nothing was seen is never answered
-    full_weight[model.classes_], full_bias[model.classes_] = weight, bias
-    return full_weight, full_bias
+def _full(found: Solution, classes: int) -> _Fitted:
+    """Weight (classes, width) and bias (classes,), float32; a class of which nothing was seen is never answered."""
+    weight = np.zeros((classes, found.weight.shape[1]), dtype=np.float32)
+    bias = np.full(classes, -1e4, dtype=np.float32)
+    weight[found.classes], bias[found.classes] = found.weight, found.bias
+    return weight, bias
 
 
-def _answers(features: Features, chosen: np.ndarray, head: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _answers(features: Features, chosen: np.ndarray, head: _Fitted) -> np.ndarray:
     """Probabilities (N, classes) of the images as they are: the first view, as in prediction."""
     logits = features.values[chosen, 0] @ head[0].T + head[1]
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 
 
-def _cross_validate(
-    features: Features, parts: Sequence[np.ndarray], classes: int, strength: float, *, balanced: bool
-) -> np.ndarray:
-    probabilities = np.empty((len(features.labels), classes), dtype=np.float32)
-    for held in parts:
-        rest = np.setdiff1d(np.arange(len(features.labels)), held)
-        probabilities[held] = _answers(features, held, _fit(features, rest, classes, strength, balanced=balanced))
-    return probabilities
-
-
 def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def _curve(
-    features: Features, parts: Sequence[np.ndarray], classes: int, strength: float, *, balanced: bool
-) -> tuple[tuple[int, float], ...]:
-    """Accuracy on held-out images after learning from growing shares of the others, mean over the folds."""
-    points = []
-    for share in CURVE:
-        counts, right = [], 0
-        for held in parts:
-            rest = np.setdiff1d(np.arange(len(features.labels)), held)
-            some = np.concatenate([_first(rest[features.labels[rest] == label], share) for label in range(classes)])
-            if len(np.unique(features.labels[some])) < 2:
-                break
-            answers = _answers(features, held, _fit(features, some, classes, strength, balanced=balanced)).argmax(1)
-            counts.append(len(some))
-            right += int((answers == features.labels[held]).sum())
-        if len(counts) == len(parts):
-            points.append((round(float(np.mean(counts))), 100 * right / len(features.labels)))
-    return tuple(points)
-
-
-def _first(members: np.ndarray, share: float) -> np.ndarray:
-    order = np.random.Generator(np.random.PCG64(len(members))).permutation(members)
-    return order[: max(1, round(len(members) * share))]
+def _share(chosen: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """A share of the chosen images, one of each class at least. A larger share holds the smaller ones."""
+    parts = []
+    for label in np.unique(labels):
+        members = chosen[labels == label]
+        order = np.random.Generator(np.random.PCG64(len(members))).permutation(members)
+        parts.append(order[: max(1, round(len(members) * share))])
+    return np.concatenate(parts)
 
 
 def _suspects(features: Features, probabilities: np.ndarray) -> tuple[tuple[str, int, int, float], ...]:

@@ -124,7 +124,7 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
         arch = replace(arch, num_classes=found.arch.num_classes)
     if "in_channels" not in asked:
         arch = replace(arch, in_channels=found.arch.in_channels)
-    network = networks.ResNet(arch)
+    network = networks.ResNet(arch, initialise=False)
     tensors = dict(found.tensors)
     if arch.in_channels != found.arch.in_channels:
         tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)

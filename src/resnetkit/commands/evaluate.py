@@ -15,6 +15,7 @@ from resnetkit.commands.options import (
     Precision,
     Strict,
     Workers,
+    importing,
     print_json,
     told,
 )
@@ -46,8 +47,9 @@ def evaluate_command(
     batch_size
         Images at a time. It changes the speed only.
     """
-    from resnetkit.evaluation import evaluate
-    from resnetkit.weights import load
+    with importing():
+        from resnetkit.evaluation import evaluate
+        from resnetkit.weights import load
 
     classifier = load(source, **told(foreign), device=device, precision=precision)
     report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers, crops=crops)

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.commands.options import FOREIGN, Device, Foreign, Model, Precision, Strict, console, print_json, told
+from resnetkit.commands.options import (
+    FOREIGN,
+    Device,
+    Foreign,
+    Model,
+    Precision,
+    Strict,
+    console,
+    importing,
+    print_json,
+    told,
+)
 
 
 def predict_command(
@@ -32,8 +43,10 @@ def predict_command(
         How many classes to name.
     """
     from resnetkit.errors import UsageError
-    from resnetkit.prediction import Prediction, predict_each
-    from resnetkit.weights import load
+
+    with importing():
+        from resnetkit.prediction import Prediction, predict_each
+        from resnetkit.weights import load
 
     if top < 1:
         raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")

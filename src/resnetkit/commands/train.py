@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.commands.options import Changes, DataRoot, Json, Strict, print_json
+from resnetkit.commands.options import Changes, DataRoot, Json, Strict, importing, print_json
 
 
 def train_command(
@@ -45,7 +45,8 @@ def train_command(
     accept_data_change
         With --resume: go on although the images are others.
     """
-    from resnetkit.training import train
+    with importing():
+        from resnetkit.training import train
 
     settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
     if weights is not None:
