@@ -117,9 +117,7 @@ def _report(error: BaseException) -> int:
     known = _known(error)
     if known is not None:
         return known.exit_code if known.said else _say(str(known), known.exit_code)
-    return _say(
-        f"a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it", 1
-    )
+    return _say(f"a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it", 1)
 
 
 def _say(what: str, code: int) -> int:
