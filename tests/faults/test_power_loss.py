@@ -14,7 +14,10 @@ from faults.harness import run
 from faults.powercut import Disk, build
 from faults.runs import begin
 from resnetkit import checkpoint
+from resnetkit.classifier import load_classifier
 from resnetkit.log import Journal
+from resnetkit.recipe import load_recipe
+from resnetkit.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def test_every_state_after_a_power_cut_gives_the_older_or_the_newer_checkpoint(c
     root = os.path.dirname(calls[0][1]) if os.path.basename(calls[0][1]).startswith(".") else calls[0][1]
     disk, folder, built = Disk(root), home / "states", set()
     durable, known = -1, {}
-    recipe = Path(root, "recipe.toml").read_bytes()
+    recipe, settings, ended = Path(root, "recipe.toml").read_bytes(), load_recipe(Path(root, "recipe.toml")), 0
     for number, call in enumerate(calls):
         disk.do(*call)
         name, path, arguments, _ = call
@@ -51,8 +54,12 @@ def test_every_state_after_a_power_cut_gives_the_older_or_the_newer_checkpoint(c
                     assert all(torch.equal(value, known[reached][group][key]) for key, value in tensors.items()), where
                 assert Journal(folder / "metrics.jsonl").size() >= found.state["journal_bytes"], where
                 assert (folder / "recipe.toml").read_bytes() == recipe, where
+            if (folder / "recipe.toml").is_file() and Run(folder, settings).finished:
+                load_classifier(folder)
+                ended += 1
             shutil.rmtree(folder)
     assert durable == 5
     assert set(known) == {0, 2, 4, 5}
     assert len(built) > 200
+    assert ended
     print(f"{len(calls)} calls, {len(built)} different states")
