@@ -53,8 +53,6 @@ def append_file(path: Path, content: bytes) -> None:
         try:
             _write_all(descriptor, content)
             os.fsync(descriptor)
-            if not size:
-                sync_folder(path.parent)
         except OSError:
             os.ftruncate(descriptor, size)
             raise

@@ -1,0 +1,128 @@
+"""T12: a save that cannot be written costs nothing but itself; what had been saved stays, and training goes on."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from faults import plants
+from faults.harness import run
+from faults.runs import assert_same, begin, points, whole
+from resnetkit import checkpoint
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+IN_A_SAVE = re.compile(r"before (open|write|fsync|rename|mkdir|unlink|rmdir) checkpoints(?<!mkdir checkpoints)")
+
+
+def calls_of_saves(labels: list[str]) -> list[list[int]]:
+    """Points before the calls of each save, but for the first and the last, which must succeed."""
+    saves: list[list[int]] = [[]]
+    for number, label in enumerate(labels):
+        if label == "before forward" and saves[-1]:
+            saves.append([])
+        elif IN_A_SAVE.match(label):
+            saves[-1].append(number)
+    return saves[1:-1]
+
+
+def fail_once(variant: str, number: int, error: int, home: Path) -> None:
+    labels, out = points(variant, home), home / "full"
+    where = f"{errno.errorcode[error]} at point {number}: {labels[number]}"
+    ended = run(direct=begin(variant, home, out), plant=partial(plants.fail, out, number, error))
+    assert ended.code == 0, f"{where}\n{ended.err}"
+    assert "Training goes on, and the next save tries again." in ended.err, where
+    assert ("no space left" in ended.err) == (error in (errno.ENOSPC, errno.EDQUOT)), where
+    assert_same(out, whole(variant, home))
+    shutil.rmtree(out)
+
+
+def test_one_failing_call_of_a_save_does_not_change_the_result(home: Path) -> None:
+    (calls,) = calls_of_saves(points("short", home))
+    assert len(calls) > 25
+    for each, number in enumerate(calls):
+        fail_once("short", number, ERRORS[each % len(ERRORS)], home)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
+def test_any_error_of_any_call_of_any_save_does_not_change_the_result(error: int, home: Path) -> None:
+    for number in chain.from_iterable(calls_of_saves(points("memory", home))):
+        fail_once("memory", number, error, home)
+
+
+def test_after_three_saves_that_fail_training_ends_and_can_go_on(home: Path) -> None:
+    labels, out = points("memory", home), home / "thrice"
+    settings = begin("memory", home, out)
+    first = calls_of_saves(labels)[0][0]
+    plant = partial(plants.fail, out, first, errno.ENOSPC, times=10**6, every="checkpoints")
+    ended = run(direct=settings, plant=plant)
+    assert ended.code == 7
+    assert ended.err.count("Training goes on") == 2
+    assert re.match(r"error: cannot save the checkpoint in .*: no space left\. Try: free some space", ended.error)
+    assert checkpoint.newest(out / "checkpoints")[0].step == 0
+    assert run(direct=settings | {"resume": True}).code == 0
+    assert_same(out, whole("memory", home))
+
+
+@pytest.mark.parametrize(
+    "label", ["open checkpoints/", "write metrics.jsonl", "write .recipe.toml", "mkdir checkpoints"]
+)
+def test_what_must_be_written_ends_the_run_in_one_line(label: str, home: Path) -> None:
+    """The first save, the journal, the recipe: exit code 7, and the same command with --resume goes on."""
+    out = home / f"must {label.replace('/', ' ')}"
+    plant = partial(plants.fail, out, 0, errno.EROFS, every=f"before {label}")
+    ended = run(direct=begin("memory", home, out), plant=plant)
+    assert ended.code == 7, ended.err
+    assert re.match(r"error: cannot .*read-only file system\. Try: another folder with --out$", ended.error, re.I)
+    assert not list(out.glob("checkpoints/.*"))
+    assert run(direct=begin("memory", home, out) | {"resume": True}).code == 0
+    assert_same(out, whole("memory", home))
+
+
+def test_a_line_of_the_journal_is_there_whole_or_not_at_all(home: Path) -> None:
+    """The disk is full after half of the line."""
+    out = home / "half a line"
+    ended = run(direct=begin("memory", home, out), plant=partial(plants.tear, out, "metrics.jsonl"))
+    assert ended.code == 7
+    assert "cannot write the journal" in ended.error
+    assert (out / "metrics.jsonl").read_bytes() == b""
+    assert run(direct=begin("memory", home, out) | {"resume": True}).code == 0
+    assert_same(out, whole("memory", home))
+
+
+MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && '
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs a small disk of its own")
+def test_on_a_real_disk_that_is_full_the_last_checkpoint_stays(home: Path) -> None:
+    if subprocess.run(["unshare", "-Urm", "sh", "-c", MOUNT + "true", "-", "8k", str(home)], check=False).returncode:
+        pytest.skip("not permitted here")
+    settings = begin("memory", home, home / "disk" / "run")
+    (home / "disk").mkdir()
+    train = [sys.executable, "-m", "resnetkit", "train", "--recipe", settings["recipe"], "--out", settings["out"]]
+    script = MOUNT + 'shift 2; "$@"; code=$?; cp -r disk/run copy; exit $code'
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, "-", "260k", "disk", *train],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "no space left. Try: free some space and run again with --resume" in done.stderr
+    found, damaged = checkpoint.newest(home / "copy" / "checkpoints")
+    assert found is not None
+    assert damaged == []
+    assert (home / "copy" / "metrics.jsonl").read_bytes()[-1:] in (b"", b"\n")
+    settings = begin("memory", home, home / "copy")
+    assert run(direct=settings | {"resume": True}).code == 0
+    assert_same(home / "copy", whole("memory", home))
