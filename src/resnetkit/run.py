@@ -192,7 +192,7 @@ def open_run(
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
-        f"{settings.to_toml()} {folder}".encode()
+        settings.to_toml().encode()
     except UnicodeEncodeError as error:
         what, file = "the path is not UTF-8", repr(settings.data.name)
         raise UsageError(what, file=file, remedy="rename the folder, or train inside it as .") from error

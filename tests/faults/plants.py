@@ -193,16 +193,16 @@ def kill_a_worker() -> None:
 
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
-    from resnetkit import feed
+    from resnetkit import data
 
-    original, owner, calls = feed.read_image, os.getpid(), itertools.count()
+    original, owner, calls = data.read_image, os.getpid(), itertools.count()
 
     def read(*arguments: Any) -> Any:
         if os.getpid() != owner and next(calls) == after:
             time.sleep(3600)
         return original(*arguments)
 
-    feed.read_image = read
+    data.read_image = read
 
 
 def poison(*steps: int) -> None:
