@@ -139,7 +139,10 @@ def test_a_signal_to_one_rank_saves_and_stops_all(undisturbed: Path, tmp_path: P
     same_to_the_bit(tmp_path / "run", undisturbed)
 
 
-@pytest.mark.parametrize(("flags", "key"), [(["--seed", "1"], "seed"), (["--optim.lr", "0.3"], "optim.lr")])
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [(["--seed", "1"], "seed"), pytest.param(["--optim.lr", "0.3"], "optim.lr", marks=pytest.mark.slow)],
+)
 def test_ranks_that_disagree_leave_and_say_on_what(flags: list[str], key: str, tmp_path: Path) -> None:
     codes, said = World(tmp_path / "run", "--steps", 4, each={1: flags}).end()
     assert codes == [2, 2]
@@ -148,6 +151,7 @@ def test_ranks_that_disagree_leave_and_say_on_what(flags: list[str], key: str, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_by_one_rank_only(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("dear")
@@ -157,6 +161,7 @@ def test_a_mistake_is_said_by_one_rank_only(tmp_path: Path) -> None:
     assert said[1] == ""
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_all_in_time(tmp_path: Path) -> None:
     world = World(tmp_path / "run", "--steps", 4000, RESNETKIT_PEER_SECONDS="5")
     wait_for(tmp_path / "run" / "checkpoints" / "step-00000004")
