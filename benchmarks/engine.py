@@ -1,9 +1,9 @@
-"""A frozen backbone in PyTorch and in OpenVINO, by turns in one process, with as many threads asking as there are cores.
+"""A frozen backbone in PyTorch and in OpenVINO, by turns in one process, asked by as many threads as PyTorch has.
 
     python benchmarks/engine.py resnet18 --batch 8
 
-Prints one JSON object: photographs a second by processor time, which other programs on the machine disturb less than the
-clock, the ratio of each round, and what each engine takes to start. Quote the median ratio.
+Prints one JSON object: photographs a second by processor time, which other programs on the machine disturb less than
+the clock, the ratio of each round, and what each engine takes to start. Quote the median ratio.
 """
 
 import argparse
