@@ -1,4 +1,4 @@
-"""A frozen backbone in PyTorch and in OpenVINO, by turns in one process, with as many threads as there are cores.
+"""A frozen backbone in PyTorch and in OpenVINO, by turns in one process, asked by as many threads as PyTorch has.
 
     python benchmarks/engine.py resnet18 --batch 8
 

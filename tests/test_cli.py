@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import re
@@ -264,6 +265,12 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
         f"{sys.executable} -m resnetkit list recipes --json | true", shell=True, capture_output=True, text=True
     )
     assert done.stderr == ""
+
+
+def test_the_garbage_collector_of_a_process_that_is_not_ours_is_left_alone(cli) -> None:
+    before = gc.get_freeze_count()
+    assert cli("evaluate", "no-such-model.pth", "digits").code == 2
+    assert (gc.isenabled(), gc.get_freeze_count()) == (True, before)
 
 
 def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
