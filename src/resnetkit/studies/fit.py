@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from resnetkit.classifier import Classifier
+from resnetkit.data import Split, load_data
 from resnetkit.studies.study import Place
 from resnetkit.training import train
 
@@ -65,17 +67,29 @@ def fit(place: Place, name: str, **changes: Any) -> Fit:
     folder with train/ and test/ in class folders, or torchvision's layout. Raises what `resnetkit.train` raises.
     """
     folder = place.folder / name
-    data, recipe, root = "digits", "digits", None
-    if not place.quick:
-        own = place.data_root is not None and (place.data_root / "train").is_dir()
-        data, root = (str(place.data_root), None) if own else ("cifar10", place.data_root)
-        recipe = "cifar10-paper"
+    data, root = _source(place)
+    recipe = "digits" if place.quick else "cifar10-paper"
     settings = _over(QUICK if place.quick else FULL, changes)
-    with _one_thread(place.quick):
+    with threads(place):
         classifier = train(data, recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = tuple(line for line in lines if line["event"] == "epoch")
     return Fit(classifier, epochs, next(line for line in lines if line["event"] == "end"))
+
+
+def _source(place: Place) -> tuple[str, Path | None]:
+    """The set or folder to learn from, and where named sets lie."""
+    if place.quick:
+        return "digits", None
+    if place.data_root is not None and (place.data_root / "train").is_dir():
+        return str(place.data_root), None
+    return "cifar10", place.data_root
+
+
+def images_to_test(place: Place) -> Split:
+    """What the networks of a study are tested on. Raises the errors of `resnetkit.data.load_data`."""
+    data, root = _source(place)
+    return load_data(data, data_root=root).held_out()[1]
 
 
 def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,10 +101,10 @@ def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 @contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Small images give two threads too little to share, and where cores are busy they wait for each other."""
+def threads(place: Place) -> Iterator[None]:
+    """One thread for a quick look: small images leave two too little to share, and on busy cores they wait in turn."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else before)
+    torch.set_num_threads(1 if place.quick else before)
     try:
         yield
     finally:
