@@ -1,0 +1,177 @@
+"""Depth: what do 20 to 1202 layers gain on CIFAR-10, and at what cost in parameters?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnetkit.studies.fit import data_of, fit, stacked
+from resnetkit.studies.spread import Spread, luck
+from resnetkit.studies.study import Place, Row, Study, select
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.61, 1202: 7.93}
+"""Test error in percent of Table 6: one figure each, for 110 layers the mean of five runs (deviation 0.16)."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many seeds of each depth are trained."""
+
+    seeds: dict[int, int]
+    epochs: int | None = None
+    """None leaves the length to the recipe."""
+
+
+QUICK = Grid(seeds={8: 3, 20: 3, 44: 3, 110: 3}, epochs=10)
+FULL = Grid(seeds={20: 3, 32: 3, 44: 3, 56: 3, 110: 5, 1202: 3})
+WARMED_UP = 110
+"""From this depth on the first 400 steps have a tenth of the rate, as in the paper."""
+RECOMPUTED = 1202
+"""From this depth on activations are computed twice: then 128 images fit into 6 GiB (docs/networks.md)."""
+
+
+def _grid(place: Place) -> Grid:
+    return QUICK if place.quick else FULL
+
+
+def _rows(place: Place) -> list[Row]:
+    return [
+        {"data": data_of(place), "depth": depth, "seed": seed}
+        for depth, seeds in _grid(place).seeds.items()
+        for seed in range(place.seeds or seeds)
+    ]
+
+
+def _measure(row: Row, place: Place) -> list[Row]:
+    depth, epochs = int(row["depth"]), _grid(place).epochs
+    changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    if depth >= WARMED_UP and not place.quick:
+        changes["optim"] = {"warmup": "400 steps"}
+    changes["recompute"] = depth >= RECOMPUTED
+    done = fit(place, "resnet{depth}-seed{seed}".format(**row), seed=row["seed"], model=stacked(depth), **changes)
+    return [
+        {
+            "parameters": done.parameters,
+            "train_error": 100 - done.epochs[-1]["train_top1"],
+            "held_out_error": 100 - max(line["validation_top1"] for line in done.epochs),
+            "test_error": 100 - done.end["top1"],
+            "seconds": done.end["seconds"],
+            "paper_error": PAPER.get(depth, "") if row["data"] == "cifar10" else "",
+        }
+    ]
+
+
+def _by_depth(results: Sequence[Row], column: str) -> dict[int, Spread]:
+    depths = sorted({int(line["depth"]) for line in results})
+    return {depth: Spread.of(select(results, depth=depth), column) for depth in depths}
+
+
+def _compare(errors: dict[int, Spread], shallow: int, deep: int) -> str:
+    if errors[shallow].above(errors[deep]):
+        return f"{deep} layers are better than {shallow} ({luck(errors[shallow], errors[deep])})"
+    if errors[deep].above(errors[shallow]):
+        return f"{deep} layers are worse than {shallow} ({luck(errors[deep], errors[shallow])})"
+    gap = abs(errors[shallow].mean - errors[deep].mean)
+    apart = f"their means differ by {gap:.1f} points, and their seeds overlap"
+    return f"{shallow} and {deep} layers cannot be told apart: {apart}"
+
+
+def _why(test: dict[int, Spread], train: dict[int, Spread], shallow: int, deep: int) -> str:
+    """Where the deep net is worse on test images: whether it fits its training images worse too."""
+    if not test[deep].above(test[shallow]):
+        return ""
+    if train[deep].above(train[shallow]):
+        return (
+            " It fits its training images worse too, so this is no overfitting: in the time given it has not been "
+            "trained as far, and more passes or another learning rate may turn it round."
+        )
+    return " It fits its training images no worse, so what it has learnt from them does not carry over: overfitting."
+
+
+def _answer(results: Sequence[Row]) -> str:
+    test, train = _by_depth(results, "test_error"), _by_depth(results, "train_error")
+    data = results[0]["data"]
+    usual = [depth for depth in test if depth < RECOMPUTED]
+    seen = "; ".join(
+        f"{depth} layers {error}, {int(next(select(results, depth=depth))['parameters']):,} parameters"
+        for depth, error in test.items()
+    )
+    asked = (
+        f"Asked: how much better do residual nets become, on images of {data} that they have not seen, when layers are "
+        "added and nothing else is changed?"
+    )
+    parts = [
+        asked,
+        f"Seen, error on test images: {seen}. On training images: "
+        + "; ".join(f"{depth} layers {error}" for depth, error in train.items())
+        + ".",
+    ]
+    if len(usual) > 1:
+        parts.append(f"What it means: {_compare(test, usual[0], usual[-1])}.{_why(test, train, usual[0], usual[-1])}")
+    if len(usual) > 1 and usual[-1] != max(test):
+        both = f"{_compare(test, usual[-1], max(test))}; on training images, {_compare(train, usual[-1], max(test))}"
+        parts.append(
+            f"As to the extremely deep: {both}. The paper finds 1202 layers worse on test images while both fit their "
+            "training images, and takes it for overfitting."
+        )
+    if references := {depth: PAPER[depth] for depth in test if depth in PAPER and data == "cifar10"}:
+        parts.append(
+            "The paper's Table 6, beside ours: "
+            + "; ".join(
+                f"{depth} layers {error} % there, {test[depth].mean:.2f} % here" for depth, error in references.items()
+            )
+            + ". Where our protocol differs from the paper's stands in docs/reproduction.md."
+        )
+    else:
+        parts.append(
+            "The paper's Table 6 (CIFAR-10, so not to be compared with these figures): "
+            + ", ".join(f"{depth} layers {error} %" for depth, error in PAPER.items())
+            + "."
+        )
+    parts.append(
+        "What it does not show: what depth would gain on other images, or with another length of training or learning "
+        "rate for each depth; nor, where seeds overlap, that there is no difference."
+    )
+    return "\n\n".join(parts)
+
+
+def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+    axes = figure.subplots()
+    for column, style, fill, aside, label in (
+        ("train_error", "s--", "white", 0.975, "training images"),
+        ("test_error", "o-", "black", 1.025, "test images"),
+    ):
+        errors = _by_depth(results, column)
+        means, places = [each.mean for each in errors.values()], [depth * aside for depth in errors]
+        axes.plot(places, means, style, color="black", markerfacecolor=fill, label=label)
+        for place, each in zip(places, errors.values(), strict=True):
+            axes.vlines(place, each.low, each.high, color="0.6")
+            axes.plot([place] * len(each.values), each.values, "_", color="black", markersize=9)
+    paper = {int(line["depth"]): float(line["paper_error"]) for line in results if line["paper_error"] != ""}
+    if paper:
+        axes.plot(list(paper), list(paper.values()), "x", color="0.45", markersize=9, label="test images, the paper's")
+    depths = list(_by_depth(results, "test_error"))
+    counts = [int(next(select(results, depth=depth))["parameters"]) for depth in depths]
+    axes.set_xscale("log")
+    axes.set_xticks(depths, [f"{depth}\n{count:,}" for depth, count in zip(depths, counts, strict=True)])
+    axes.minorticks_off()
+    axes.set(xlabel="layers, and parameters below", ylabel="error in %, mean and every seed", ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+STUDY = Study(
+    name="depth",
+    title="How deep is worth it?",
+    question="Residual nets of the same widths, from shallow to very deep: what does each step of depth bring?",
+    source="He et al., Deep Residual Learning (2015), Table 6: on CIFAR-10 the error falls from 20 to 110 layers, and "
+    "is higher again with 1202.",
+    settings=("data", "depth", "seed"),
+    figures=("parameters", "train_error", "held_out_error", "test_error", "seconds", "paper_error"),
+    rows=_rows,
+    measure=_measure,
+    draw=_draw,
+    answer=_answer,
+)

@@ -1,0 +1,111 @@
+"""A network trained for a study: on the digits in a quick look, else on CIFAR-10 as the paper trains it.
+
+The training is the product's own, in a run of the study's folder; one that was stopped goes on exactly.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnetkit.classifier import Classifier
+from resnetkit.data import Split, load_data
+from resnetkit.studies.study import Place
+from resnetkit.training import train
+
+QUICK: dict[str, Any] = {
+    "precision": "fp32",
+    "data": {"batch_size": 64},
+    "model": {"name": "resnet20", "widths": (8, 16, 32), "strides": (1, 2, 2), "stem_width": 8, "shortcut": "A"},
+    "optim": {"label_smoothing": 0.0, "ema": 0.0},
+    "checkpoint": {"every_epochs": 1000},
+}
+"""The recipe `digits` at half the paper's widths, without smoothing and averaging, which would blur a comparison.
+
+Runs take seconds, so they are saved at their beginning and at their end only.
+"""
+FULL: dict[str, Any] = {"precision": "fp32", "model": {"name": "resnet20"}, "checkpoint": {"keep": 1}}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished run."""
+
+    classifier: Classifier
+    epochs: tuple[dict[str, Any], ...]
+    """What the journal says of every epoch; accuracies in percent."""
+    end: dict[str, Any]
+    """What it says at the end: `top1` is that of the test split."""
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers of the network."""
+        return sum(parameter.numel() for parameter in self.classifier.network.parameters())
+
+
+def data_of(place: Place) -> str:
+    """What a study learns from, for its results: "digits" or "cifar10"."""
+    return "digits" if place.quick else "cifar10"
+
+
+def stacked(depth: int) -> dict[str, Any]:
+    """The model of 6n + 2 weighted layers in three stages (paper, section 4.2): depth 8, 14, 20, and so on."""
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"depth {depth} is not 6n + 2")
+    return {"depths": (blocks,) * 3}
+
+
+def fit(place: Place, name: str, **changes: Any) -> Fit:
+    """Train in the study's folder under `name`, or go on where a run of that name stopped, and read its journal.
+
+    `changes` are keys of the recipe, nested as for `resnetkit.train`. CIFAR-10 is looked for in `place.data_root`: a
+    folder with train/ and test/ in class folders, or torchvision's layout. Raises what `resnetkit.train` raises.
+    """
+    folder = place.folder / name
+    data, root = _source(place)
+    recipe = "digits" if place.quick else "cifar10-paper"
+    settings = _over(QUICK if place.quick else FULL, changes)
+    with threads(place):
+        classifier = train(data, recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    epochs = tuple(line for line in lines if line["event"] == "epoch")
+    return Fit(classifier, epochs, next(line for line in lines if line["event"] == "end"))
+
+
+def _source(place: Place) -> tuple[str, Path | None]:
+    """The set or folder to learn from, and where named sets lie."""
+    if place.quick:
+        return "digits", None
+    if place.data_root is not None and (place.data_root / "train").is_dir():
+        return str(place.data_root), None
+    return "cifar10", place.data_root
+
+
+def images_to_test(place: Place) -> Split:
+    """What the networks of a study are tested on. Raises the errors of `resnetkit.data.load_data`."""
+    data, root = _source(place)
+    return load_data(data, data_root=root).held_out()[1]
+
+
+def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` laid over `base`, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        merged[key] = {**base.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return merged
+
+
+@contextmanager
+def threads(place: Place) -> Iterator[None]:
+    """One thread for a quick look: small images leave two too little to share, and on busy cores they wait in turn."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if place.quick else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

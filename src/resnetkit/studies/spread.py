@@ -1,0 +1,67 @@
+"""What several seeds say together: mean, spread, and whether two groups are apart."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from resnetkit.studies.study import Row
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure measured once for each seed, in percent."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, lines: Iterable[Row], column: str) -> "Spread":
+        """A column of some lines of results; what is not finite is left out."""
+        values = (float(line[column]) for line in lines)
+        return cls(tuple(value for value in values if math.isfinite(value)))
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds; not a number where there is none."""
+        return sum(self.values) / len(self.values) if self.values else math.nan
+
+    @property
+    def low(self) -> float:
+        """The smallest."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The largest."""
+        return max(self.values)
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "nothing"
+        if len(self.values) == 1:
+            return f"{self.mean:.1f} % (a single run)"
+        return f"{self.mean:.1f} % ({len(self.values)} seeds: {self.low:.1f} to {self.high:.1f})"
+
+    def above(self, other: "Spread") -> bool:
+        """Whether every seed of this group lies above every seed of the other."""
+        return bool(self.values and other.values) and self.low > other.high
+
+
+def luck(above: Spread, below: Spread) -> str:
+    """How often such groups would lie apart if there were no difference between them, in words."""
+    if min(len(above.values), len(below.values)) < 2:
+        return "one of them was run only once, so this may be chance"
+    ways = math.comb(len(above.values) + len(below.values), len(above.values))
+    return f"no seed of one reaches a seed of the other, which without any difference happens 1 time in {ways}"
+
+
+def at_best_rate(lines: Sequence[Row], *, by: str) -> list[Row]:
+    """The lines of the learning rate `lr` at which the column `by` is lowest, mean over its lines.
+
+    A rate at which any line is not finite is out: a net that is lost there is not trained well there. Empty where none
+    is left.
+    """
+    at: dict[float, list[Row]] = {}
+    for line in lines:
+        at.setdefault(float(line["lr"]), []).append(line)
+    whole = [each for each in at.values() if all(math.isfinite(float(line[by])) for line in each)]
+    return min(whole, key=lambda each: Spread.of(each, by).mean, default=[])
