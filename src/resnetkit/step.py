@@ -90,7 +90,8 @@ class Stepper:
         """Take step `step`, counted from 0. Raises `MemoryLimitError` (exit code 6)."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(step) * group["scale"] * self.slower
-        torch._foreach_copy_(self._kept, self._statistics)
+        if self._kept:  # a net without BatchNorm has none, and PyTorch refuses an empty list
+            torch._foreach_copy_(self._kept, self._statistics)
         while (learnt := self._learn_if_it_fits(batch, step)) is None:
             # Only now, with the error and all that it held on to gone, is the memory free again.
             self._forget()
@@ -152,7 +153,8 @@ class Stepper:
     def _forget(self) -> None:
         """As if the step had not been tried: no gradient, and BatchNorm's statistics from before it."""
         self.optimizer.zero_grad()
-        torch._foreach_copy_(self._statistics, self._kept)
+        if self._kept:
+            torch._foreach_copy_(self._statistics, self._kept)
 
     def _cut_smaller(self, count: int) -> None:
         size = min(self.micro_batch or count, count)
