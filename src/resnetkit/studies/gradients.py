@@ -1,0 +1,400 @@
+"""Do shortcuts cure vanishing gradients? Norm and signal-to-noise ratio of the gradient, layer by layer.
+
+The tutorials say so; the paper (section 4.1) says that plain nets with BatchNorm have no such illness. Both are put to
+the test at initialisation and in the first steps of training.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from resnetkit import device
+from resnetkit.augment import Augment
+from resnetkit.data import Data, Images
+from resnetkit.errors import DataError
+from resnetkit.feed import order_of, training_batches
+from resnetkit.model import ResNet
+from resnetkit.optim import Schedule
+from resnetkit.randomness import permutation
+from resnetkit.ranks import ALONE
+from resnetkit.recipe import Recipe, load_recipe
+from resnetkit.start import training_preprocess
+from resnetkit.step import Stepper
+from resnetkit.studies.derivative import check_identity, layer_gradients
+from resnetkit.studies.networks import SHAPES, build_network, study_data
+from resnetkit.studies.study import Place, Row, Study, select
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEEPEST = 1001
+PARTS, PART = 4, 16
+"""Mini-batches whose gradients are compared with one another, and the images in each."""
+RATE, STEPS = 0.1, 64_000
+"""The paper's learning rate and length of training (section 4.2), which give the two bounds their meaning."""
+VANISHED = 0.1 / (RATE * STEPS)
+"""Gradient over weights: below this the paper's whole training moves a layer by less than a tenth of its length."""
+EXPLODED = 1 / RATE
+"""Gradient over weights: above this a single step is longer than the layer's weights."""
+Key = tuple[str, bool, str, int]
+"""Shape, whether there is BatchNorm, initialisation, depth."""
+
+
+def rows(place: Place) -> Sequence[Row]:
+    """Every net at initialisation; those of He's initialisation also in the first steps of training."""
+    seeds = place.seeds or 3
+    return [
+        {"shape": shape, "batchnorm": batchnorm, "init": init, "depth": depth, "seed": seed}
+        for depth in (20, 56, 110, DEEPEST)
+        for seed in range(1 if depth == DEEPEST and place.quick else seeds)
+        for batchnorm in (False, True)
+        for init in ("he", "torch")
+        for shape in SHAPES
+    ]
+
+
+def moments(row: Row, place: Place) -> tuple[int, ...]:
+    """Steps of training before which a row looks at its gradients."""
+    if not place.quick:
+        return (0,) if row["depth"] == DEEPEST else (0, 100, 400, 1000, 2000)
+    return (0, 3, 10) if row["init"] == "he" and row["depth"] == 56 else (0,)
+
+
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """One line for each layer and moment."""
+    shape, seed = str(row["shape"]), int(row["seed"])
+    when = moments(row, place)
+    quick = {"data": {"batch_size": 32}, "augment": {"flip": False, "pad_crop": 1}} if place.quick else {}
+    recipe = load_recipe("cifar10-paper", quick | {"seed": seed, "steps": max(1, when[-1])})
+    data = study_data(place, recipe.data)
+    network = build_network(
+        shape, int(row["depth"]), data, seed=seed, init=str(row["init"]), batchnorm=bool(row["batchnorm"])
+    )
+    identity = check_identity(shape, seed)
+    about = {"mismatch": identity.mismatch, "open": identity.open}
+    lines: list[Row] = []
+    for step, applied, images, labels in watched(network, data, recipe, when):
+        loss, found = layer_gradients(network, images, labels, PARTS)
+        lines += [
+            {"step": step, "applied": applied, "loss": loss, "layer": number, **figures, **about}
+            for number, figures in enumerate(found, 1)
+        ]
+    return lines
+
+
+def watched(
+    network: ResNet, data: Data, recipe: Recipe, when: Sequence[int]
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Train as the product does, and stop before each step of `when`: the step, how many were applied, some images.
+
+    The images are the same at every stop. A step that is not finite is not applied, and the next is tried.
+    """
+    split = data.train
+    if not isinstance(split, Images):
+        raise DataError("the study needs small images of one size", file=data.name, remedy="CIFAR-10, or --quick")
+    compute = device.choose("auto" if torch.cuda.is_available() else "cpu", "fp32")
+    preprocess = training_preprocess(recipe, data)
+    compute.network(network)
+    chosen = split.take(permutation(recipe.seed, 0, len(split), "gradients")[: PARTS * PART])
+    images = preprocess.normalise(preprocess.batch(compute.tensor(chosen.pixels)))
+    labels = compute.tensor(chosen.labels)
+    order = order_of(split, recipe.data.batch_size, recipe.seed)
+    schedule = Schedule(recipe.optim, recipe.total_steps(len(split)), len(split), order.batch_size)
+    stepper = Stepper(network, recipe, schedule, compute, [], ALONE)
+    augment = Augment(recipe.augment, preprocess, num_classes=len(data.classes), seed=recipe.seed)
+    batches = training_batches(split, order, augment, compute, start=0, stop=when[-1], unreadable={})
+    stepper.ready()
+    applied = 0
+    for step in range(when[-1] + 1):
+        if step in when:
+            yield step, applied, images, labels
+        if step < when[-1]:
+            applied += stepper(next(batches), step).applied
+
+
+@dataclass(frozen=True)
+class Health:
+    """The weakest and the strongest layer of a net, as gradient over weights; medians over seeds."""
+
+    weakest: float
+    strongest: float
+    seeds: int
+
+    @property
+    def state(self) -> str:
+        """healthy, vanishes, explodes, or both."""
+        low, high = self.weakest < VANISHED, not self.strongest <= EXPLODED
+        return ("both" if high else "vanishes") if low else ("explodes" if high else "healthy")
+
+
+def health(results: Sequence[Row], step: int = 0) -> dict[Key, Health]:
+    """The state of every net before a step of training."""
+    found: dict[Key, dict[Any, list[float]]] = {}
+    for line in select(results, step=step):
+        key = (str(line["shape"]), bool(line["batchnorm"]), str(line["init"]), int(line["depth"]))
+        found.setdefault(key, {}).setdefault(line["seed"], []).append(float(line["relative"]))
+    return {
+        key: Health(
+            statistics.median(min(seed) for seed in seeds.values()),
+            statistics.median(max(seed) for seed in seeds.values()),
+            len(seeds),
+        )
+        for key, seeds in found.items()
+    }
+
+
+def verdict(plain: str, residual: str) -> str:
+    """What two states say about the sentence that shortcuts cure vanishing gradients."""
+    if plain in ("vanishes", "both"):
+        return {
+            "healthy": "right: the gradient vanishes without shortcuts and does not with them",
+            "explodes": "half right: with shortcuts the gradient no longer vanishes but explodes instead",
+        }.get(residual, "wrong: with shortcuts it vanishes too")
+    if plain == "explodes":
+        return "beside the point: without shortcuts the gradient explodes" + (
+            ", and shortcuts cure that" if residual == "healthy" else f"; with shortcuts it {_says(residual)}"
+        )
+    return "beside the point: without shortcuts there is nothing to cure" + (
+        "" if residual == "healthy" else f"; with them the gradient {_says(residual)}"
+    )
+
+
+def _says(state: str) -> str:
+    return {"healthy": "is healthy", "both": "vanishes in one layer and explodes in another"}.get(state, state)
+
+
+def answer(results: Sequence[Row]) -> str:
+    """The verdict for each condition, then what training changes, then the formula."""
+    first = health(results)
+    parts = [_bounds()]
+    depth = max((key[3] for key, value in first.items() if value.seeds > 1), default=max(key[3] for key in first))
+    conditions = [
+        (norm, init) for norm in (False, True) for init in ("he", "torch") if ("plain", norm, init, depth) in first
+    ]
+    judged = {}
+    for norm, init in conditions:
+        states = {shape: first[shape, norm, init, depth] for shape in SHAPES}
+        judged[norm, init] = states
+        said = "; ".join(
+            f"{shape} {_says(each.state)} ({each.weakest:.0e} to {each.strongest:.0e})"
+            for shape, each in states.items()
+        )
+        parts.append(
+            f"{_condition(norm, init)}, {depth} layers at initialisation, {_runs(states['plain'].seeds)}: {said}. "
+            f"Here the tutorials' sentence is {verdict(states['plain'].state, states['residual'].state)}."
+        )
+    parts.append(_overall({key: {s: h.state for s, h in states.items()} for key, states in judged.items()}))
+    parts += [*_training(results), *_noise(results, depth), *_formula(results)]
+    deepest = max(key[3] for key in first)
+    if deepest > depth and all((shape, *key, deepest) in first for shape in SHAPES for key in conditions):
+        said = "; ".join(
+            f"{_condition(norm, init)}: plain {_says(first['plain', norm, init, deepest].state)}, residual "
+            f"{_says(first['residual', norm, init, deepest].state)}, pre-activation "
+            f"{_says(first['preactivation', norm, init, deepest].state)}"
+            for norm, init in conditions
+        )
+        parts.append(f"At {deepest:,} layers (a single run each): {said}.")
+    parts.append(
+        "What this does not show: how well the nets would learn in the end (that is the study degradation). On very "
+        "small feature maps the zeros around an image are a large part of what a 3x3 filter sees, so signals without "
+        "BatchNorm shrink somewhat faster on 8-pixel digits than on larger images. Nets without BatchNorm are made by "
+        "taking the module out; no remedy for its absence, such as scaled initialisations, is tried."
+    )
+    return "\n\n".join(parts)
+
+
+def _bounds() -> str:
+    return (
+        "A layer's gradient is held against its weights. We say that it vanishes where the paper's whole training "
+        f"(learning rate {RATE}, {STEPS:,} steps) could not move the layer by a tenth of its length, that is below "
+        f"{VANISHED:.1e}, and that it explodes where one step is longer than the weights, above {EXPLODED:g}. A net is "
+        "judged by its weakest and by its strongest layer (medians over seeds)."
+    )
+
+
+def _condition(norm: bool, init: str) -> str:
+    whose = "He's" if init == "he" else "PyTorch's"
+    return f"{'With' if norm else 'Without'} BatchNorm and {whose} initialisation"
+
+
+def _runs(seeds: int) -> str:
+    return "a single run" if seeds == 1 else f"{seeds} seeds"
+
+
+def _overall(states: dict[tuple[bool, str], dict[str, str]]) -> str:
+    """The sentence that a learner should take away."""
+    ill = {key: each["plain"] in ("vanishes", "both") for key, each in states.items()}
+    cured = [key for key, is_ill in ill.items() if is_ill and states[key]["residual"] == "healthy"]
+    without = [key for key in ill if not key[0]]
+    normed = [key for key in ill if key[0]]
+    said = []
+    if without:
+        said.append(
+            f"Without BatchNorm the plain net's gradient vanished in {sum(ill[key] for key in without)} of "
+            f"{len(without)} conditions, and shortcuts alone left a healthy one in "
+            f"{sum(key in cured for key in without)} of these."
+        )
+    if normed and not any(ill[key] for key in normed):
+        said.append(
+            "With BatchNorm it vanished in none: the paper is confirmed in this (section 4.1), and vanishing gradients "
+            "cannot be why its plain nets, which all have BatchNorm, get worse with depth."
+        )
+        if any(states[key]["plain"] == "explodes" for key in normed):
+            said.append(
+                "But healthy it was not either: at initialisation the gradient of deep plain nets explodes towards the "
+                "input, which the paper does not mention."
+            )
+    elif normed:
+        said.append("With BatchNorm it vanished too in some: the paper's section 4.1 is not confirmed here.")
+    return "In short: " + " ".join(said)
+
+
+def _training(results: Sequence[Row]) -> Iterator[str]:
+    """What the first steps of training change in the deepest nets that were trained."""
+    trained = [line for line in results if line["step"]]
+    if not trained:
+        return
+    depth = max(int(line["depth"]) for line in trained)
+    last = max(int(line["step"]) for line in trained if line["depth"] == depth)
+    before, after = health(results), health(results, last)
+    for norm in (False, True):
+        said = []
+        for shape in SHAPES:
+            key = (shape, norm, "he", depth)
+            if key not in after:
+                continue
+            lines = list(select(results, shape=shape, batchnorm=norm, init="he", depth=depth, step=last, layer=1))
+            lost = sum(int(line["applied"]) < last for line in lines)
+            said.append(
+                f"{shape} {before[key].weakest:.0e} to {before[key].strongest:.0e} before, {after[key].weakest:.0e} to "
+                f"{after[key].strongest:.0e} after ({_says(after[key].state)}"
+                + (f"; in {lost} of {len(lines)} runs some steps were not finite)" if lost else ")")
+            )
+        if said:
+            condition = _condition(norm, "he")
+            yield f"{condition}, {depth} layers, after {last:,} steps of training: {'; '.join(said)}."
+
+
+def _noise(results: Sequence[Row], depth: int) -> Iterator[str]:
+    """How much of one mini-batch's gradient is signal, in the half of a net that is nearer to the images."""
+    said = []
+    for shape in SHAPES:
+        lines = list(select(results, shape=shape, batchnorm=True, init="he", depth=depth, step=0))
+        early = [float(line["snr"]) for line in lines if int(line["layer"]) <= depth // 2]
+        if early := [value for value in early if not math.isnan(value)]:
+            said.append(f"{shape} {statistics.median(early):.2f}")
+    if said:
+        yield (
+            f"A long gradient need not be a good one. Signal over noise of a mini-batch of {PART} images in the first "
+            f"half of {depth} layers, with BatchNorm, at initialisation (median): {', '.join(said)}."
+        )
+
+
+def _formula(results: Sequence[Row]) -> Iterator[str]:
+    """Whether d(x + F(x))/dx = I + dF/dx."""
+    worst = {
+        shape: max((float(line["mismatch"]) for line in select(results, shape=shape)), default=0) for shape in SHAPES
+    }
+    passing = [float(line["open"]) for line in select(results, shape="residual")]
+    held = all(worst[shape] < 1e-6 for shape in ("residual", "preactivation"))
+    yield (
+        f"The formula d(x + F(x))/dx = I + dF/dx {'holds' if held else 'DOES NOT HOLD'} in our blocks: it differs from "
+        f"finite differences by at most {worst['preactivation']:.0e} in a pre-activation block, and in the first "
+        f"paper's by {worst['residual']:.0e} once the ReLU behind the addition is counted, which let "
+        f"{100 * statistics.mean(passing):.0f} % of the gradient's paths through. A plain block misses it by "
+        f"{worst['plain']:.1g}. The formula says that one path is left open, not that the sum of all paths stays of "
+        "one size: it rules out neither explosion nor that the two terms cancel."
+    )
+
+
+LOOKS = {"plain": ("#b03a2e", "--", "v"), "residual": ("#1f4e79", "-", "o"), "preactivation": ("#5a8f3c", ":", "s")}
+
+
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Four panels of weakest to strongest layer by depth, and two of what happens along a net with BatchNorm."""
+    figure.set_size_inches(11, 6.4)
+    grid = figure.subplots(2, 3, width_ratios=[1, 1, 1.15])
+    first = health(results)
+    depths = sorted({key[3] for key in first})
+    low, high = 1e-16, 1e8
+    for row, norm in enumerate((False, True)):
+        for column, init in enumerate(("he", "torch")):
+            axes = grid[row][column]
+            axes.axhspan(VANISHED, EXPLODED, color="0.92", zorder=0)
+            for offset, (shape, (colour, _, marker)) in enumerate(LOOKS.items(), -1):
+                for place, depth in enumerate(depths):
+                    if each := first.get((shape, norm, init, depth)):
+                        x = place + 0.22 * offset
+                        ends = [min(max(value, low), high) for value in (each.weakest, each.strongest)]
+                        axes.plot([x, x], ends, color=colour, lw=3, solid_capstyle="butt")
+                        axes.plot([x, x], ends, marker, color=colour, ms=5, label=shape if not place else None)
+                        if ends[1] == low or ends[0] == high:
+                            value = each.weakest if ends[1] == low else each.strongest
+                            said = f"{value:.0e}" if value else "0"
+                            axes.annotate(
+                                said,
+                                (x, ends[0]),
+                                (0, 7 if ends[1] == low else -13),
+                                textcoords="offset points",
+                                ha="center",
+                                fontsize=7,
+                                color=colour,
+                            )
+            axes.set(yscale="log", ylim=(low / 10, high * 10), xlim=(-0.5, len(depths) - 0.5))
+            axes.set_xticks(range(len(depths)), [f"{depth:,}" for depth in depths])
+            axes.set_title(_condition(norm, init).replace(" and ", ",\n"), fontsize=10)
+            axes.text(len(depths) - 0.55, VANISHED * 2, "healthy", ha="right", color="0.45", fontsize=8)
+            if not column:
+                axes.set_ylabel("gradient / weights,\nweakest to strongest layer", fontsize=9)
+            if row:
+                axes.set_xlabel("layers")
+    if grid[1][0].lines:
+        grid[1][0].legend(frameon=False, fontsize=8, loc="lower left")
+    _draw_along(grid[0][2], grid[1][2], results)
+
+
+def _draw_along(above: Any, below: Any, results: Sequence[Row]) -> None:
+    """Gradient and signal-to-noise ratio from the image to the end, in the deepest trained nets with BatchNorm."""
+    trained = [line for line in results if line["step"]]
+    depth = max((int(line["depth"]) for line in trained), default=max(int(line["depth"]) for line in results))
+    last = max((int(line["step"]) for line in trained if line["depth"] == depth), default=0)
+    for shape, (colour, style, _) in LOOKS.items():
+        for step, width in {0: 1.2, last: 2.6}.items():
+            by_layer: dict[int, list[Row]] = {}
+            for line in select(results, shape=shape, batchnorm=True, init="he", depth=depth, step=step):
+                by_layer.setdefault(int(line["layer"]), []).append(line)
+            for axes, name in ((above, "relative"), (below, "snr")):
+                curve = [statistics.median(float(line[name]) for line in by_layer[layer]) for layer in sorted(by_layer)]
+                label = f"{shape}, {f'after {step:,} steps' if step else 'at initialisation'}"
+                if name == "snr" or step == 0 or step == last:
+                    axes.plot(sorted(by_layer), curve, style, color=colour, lw=width, label=label)
+    above.set(yscale="log", ylabel="gradient / weights")
+    above.set_title(
+        f"Along {depth} layers with BatchNorm\n(thin: at initialisation, thick: after {last:,} steps)", fontsize=10
+    )
+    below.set(ylabel="signal / noise", xlabel="layer, from the image to the end")
+    if above.lines:
+        above.legend(frameon=False, fontsize=7)
+
+
+STUDY = Study(
+    name="gradients",
+    title="Do shortcuts cure vanishing gradients?",
+    question=(
+        "Tutorials explain residual networks by vanishing gradients: with a shortcut, the derivative has an identity "
+        "in it, and so cannot vanish. When is that right?"
+    ),
+    source="two of the tutorials, against section 4.1 of the paper, which says that plain nets with BatchNorm have "
+    "healthy gradients and that their trouble is unlikely to be caused by vanishing ones.",
+    settings=("shape", "batchnorm", "init", "depth", "seed"),
+    figures=("step", "applied", "loss", "layer", "gradient", "relative", "signal", "snr", "mismatch", "open"),
+    rows=rows,
+    measure=measure,
+    draw=draw,
+    answer=answer,
+)

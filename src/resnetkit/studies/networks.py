@@ -1,0 +1,93 @@
+"""The networks that studies compare: of one depth and one data set, different in one thing at a time."""
+
+from typing import Any
+
+from torch import nn
+
+from resnetkit.classifier import Classifier
+from resnetkit.data import Data, load_data
+from resnetkit.model import ResNet, create_model
+from resnetkit.randomness import torch_seed
+from resnetkit.recipe import DataRecipe
+from resnetkit.studies.study import Place
+from resnetkit.training import train
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "plain": {"residual": False},
+    "residual": {},
+    "preactivation": {"preactivation": True},
+}
+"""Fields of `Arch` that tell the nets of a comparison apart."""
+
+
+def depth_fields(depth: int) -> dict[str, Any]:
+    """Fields of `Arch` that make the CIFAR family of either paper `depth` layers deep.
+
+    6n+2 layers are the first paper's basic blocks (20, 56, 110); other depths of the form 9n+2 are the second paper's
+    bottlenecks (1001) with a quarter of its width, so that all stages end in 16, 32 and 64 channels. Shortcuts have no
+    parameters anywhere. Raises `ValueError` for other depths.
+    """
+    if depth % 6 == 2:
+        return {"depths": ((depth - 2) // 6,) * 3}
+    if depth % 9 == 2:
+        return {"depths": ((depth - 2) // 9,) * 3, "block": "bottleneck", "widths": (4, 8, 16)}
+    raise ValueError(f"no net of the papers has {depth} layers: 6n+2 or 9n+2")
+
+
+def build_network(
+    shape: str, depth: int, data: Data, *, seed: int, init: str = "he", batchnorm: bool = True, **changes: Any
+) -> ResNet:
+    """A net of `SHAPES` for the classes and channels of some data; its parameters depend on the seed alone."""
+    fields = {"in_channels": data.channels, "num_classes": len(data.classes), "init": init}
+    with torch_seed(seed, "parameters"):
+        network = create_model("resnet20", **depth_fields(depth), **SHAPES[shape], **(fields | changes))
+    return network if batchnorm else without_norm(network)
+
+
+def without_norm(network: ResNet) -> ResNet:
+    """Take every BatchNorm out of a network, in place; no field of `Arch` says this, for no paper's net is like it.
+
+    ReLUs then work on a copy: a BatchNorm in front of a shortcut's ReLU gave them one, and in its absence they would
+    overwrite what the shortcut carries.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.ReLU):
+                child.inplace = False
+    return network
+
+
+def study_data(place: Place, settings: DataRecipe) -> Data:
+    """The images of a study: the embedded digits in a quick look, else CIFAR-10.
+
+    A `data_root` with a folder train/ is CIFAR-10 as a folder of pictures; any other is where the named set lies.
+    """
+    if place.quick:
+        return load_data("digits", settings.model_copy(update={"name": "digits"}))
+    if place.data_root is not None and (place.data_root / "train").is_dir():
+        return load_data(str(place.data_root), settings.model_copy(update={"name": str(place.data_root)}))
+    return load_data("cifar10", settings, data_root=place.data_root)
+
+
+def train_network(place: Place, shape: str, depth: int, *, seed: int, quick: dict[str, Any]) -> Classifier:
+    """Train a net of `SHAPES` as the paper trains it (recipe `cifar10-paper`); `quick` changes that for a quick look.
+
+    The run lies in the study's own folder: one that was stopped goes on exactly, a finished one is loaded. ResNet-110
+    is warmed up (section 4.2), and so is every net of its depth, so that shapes stay comparable.
+    """
+    model = {"name": "resnet20", **depth_fields(depth), **SHAPES[shape]}
+    warmup: dict[str, Any] = {"optim": {"warmup": "400 steps"}} if depth >= 110 and not place.quick else {}
+    whole = place.data_root is not None and (place.data_root / "train").is_dir()
+    return train(
+        "digits" if place.quick else str(place.data_root) if whole else "cifar10",
+        "cifar10-paper",
+        out=place.folder / f"{shape}{depth}-seed{seed}",
+        resume=True,
+        data_root=None if place.quick or whole else place.data_root,
+        quiet=True,
+        seed=seed,
+        model=model,
+        **(quick if place.quick else warmup),
+    )
