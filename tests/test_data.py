@@ -13,11 +13,12 @@ from torchvision import datasets
 import resnetkit as rk
 from conftest import TINY, draw
 from resnetkit.classifier import Classifier
-from resnetkit.data import load_data, measure, stratified_split
+from resnetkit.data import load_data
 from resnetkit.device import choose
 from resnetkit.errors import DataError
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.recipe import DataRecipe, load_recipe
+from resnetkit.splits import measure, stratified_split
 from resnetkit.storage import sha256
 
 

@@ -22,13 +22,14 @@ from PIL import AvifImagePlugin, Image, features
 from conftest import draw, fill
 from resnetkit import data as data_module
 from resnetkit import preprocess, scan
-from resnetkit.data import Files, Images, load_data
+from resnetkit.data import load_data
 from resnetkit.doctor import check
 from resnetkit.duplicates import examine
 from resnetkit.errors import DataError
 from resnetkit.folders import list_folder, list_images
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_header, read_image
 from resnetkit.recipe import DataRecipe
+from resnetkit.splits import Files, Images
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from conftest import draw, fill, trained_like
-from resnetkit.data import Files, Images, load_data
+from resnetkit.data import load_data
 from resnetkit.device import choose
 from resnetkit.features import Features, Views, extract, join
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.splits import Files, Images
 
 CPU = choose("cpu", "fp32")
 PREPROCESS = Preprocess(24, IMAGENET_MEAN, IMAGENET_STD, resize=28)

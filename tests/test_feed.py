@@ -6,11 +6,12 @@ import torch
 
 from conftest import draw, fill
 from resnetkit.augment import Augment
-from resnetkit.data import Files, Images, load_data
+from resnetkit.data import load_data
 from resnetkit.device import choose
 from resnetkit.feed import BalancedOrder, Order, evaluation_batches, training_batches
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.recipe import AugmentRecipe
+from resnetkit.splits import Files, Images
 
 CPU = choose("cpu", "fp32")
 PREPROCESS = Preprocess(16, IMAGENET_MEAN, IMAGENET_STD)

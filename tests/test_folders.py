@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 
 from conftest import draw, fill
-from resnetkit.data import Files, Images, load_data
+from resnetkit.data import load_data
 from resnetkit.errors import DataError, UsageError
 from resnetkit.folders import list_images
 from resnetkit.recipe import DataRecipe
+from resnetkit.splits import Files, Images
 
 
 def test_train_and_val_are_taken_as_they_are(photos: Path) -> None:

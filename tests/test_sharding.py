@@ -11,9 +11,10 @@ import webdataset
 
 from conftest import draw, fill
 from resnetkit import sharding
-from resnetkit.data import Files, load_data
+from resnetkit.data import load_data
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.sharding import shard
+from resnetkit.splits import Files
 from resnetkit.storage import sha256
 
 SMALL = 0.03

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 
 import resnetkit as rk
 from conftest import TINY, fill
-from resnetkit.data import Images, class_weights, load_data
+from resnetkit.data import load_data
 from resnetkit.errors import CheckpointError, DivergedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import Order
 from resnetkit.preprocess import Preprocess
 from resnetkit.randomness import torch_seed
+from resnetkit.splits import Images, class_weights
 
 
 def journal(folder: Path) -> list[dict]:

@@ -1,10 +1,9 @@
 """The images: named sets, folders and shards, each as a `Data` of train, validation and test splits.
 
-A split is `Images`, uint8 pixels in memory, or `Files` or `Shards`, decoded when needed. Splits that have to be made
-are stratified and depend on `SPLIT_SEED` alone, so that runs with other seeds are scored on the same images.
+Splits that have to be made are stratified and depend on `SPLIT_SEED` alone, so that runs with other seeds are scored
+on the same images.
 """
 
-import math
 import os
 import shlex
 from collections import Counter, defaultdict
@@ -12,22 +11,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from resnetkit.errors import DataError, UsageError
 from resnetkit.folders import IMBALANCE, list_folder, twins
 from resnetkit.preprocess import read_image, to_tensor
-from resnetkit.randomness import key
 from resnetkit.recipe import DataRecipe
 from resnetkit.scan import Entry, apart, copies, scan, shown
 from resnetkit.shards import Shards, names_shards, open_shards
+from resnetkit.splits import SPLIT_SEED, Files, Images, Listed, Split, hold_out, stratified_split
 
-SPLIT_SEED = 0
 IN_MEMORY_SIDE = 64
 IN_MEMORY_BYTES = 2**30
 FEW_UNREADABLE = 3
@@ -37,58 +34,6 @@ _COPIES = {
     "classes": "are in two classes, so labels are wrong",
     "": "are the same file twice",
 }
-
-
-@dataclass(frozen=True)
-class Images:
-    """A split in memory."""
-
-    pixels: Tensor
-    """uint8, (N, C, H, W)."""
-    labels: Tensor
-    """int64, (N,)."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, positions: np.ndarray) -> "Images":
-        """The images at `positions`, in that order."""
-        chosen = torch.from_numpy(positions)
-        return Images(self.pixels[chosen], self.labels[chosen])
-
-
-@dataclass(frozen=True)
-class Files:
-    """A split on disk."""
-
-    paths: tuple[Path, ...]
-    labels: Tensor
-    """int64, (N,)."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, positions: np.ndarray) -> "Files":
-        """The files at `positions`, in that order."""
-        return Files(tuple(self.paths[i] for i in positions), self.labels[torch.from_numpy(positions)])
-
-    def name(self, index: int) -> str:
-        """A file, for people."""
-        return str(self.paths[index])
-
-    def image(self, index: int, channels: int) -> Image.Image:
-        """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
-        return read_image(self.paths[index], channels)
-
-    def labels_at(self, indices: np.ndarray) -> Tensor:
-        """Labels of some files, int64, (N,)."""
-        return self.labels[torch.from_numpy(indices)]
-
-
-Listed = Images | Files
-"""A split of which every image is listed in memory."""
-Split = Listed | Shards
-Held = TypeVar("Held", Images, Files)
 
 
 @dataclass(frozen=True)
@@ -147,27 +92,6 @@ def load_data(
     return data
 
 
-def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to keep and positions to hold out; about `share` of every class is held out.
-
-    A class of two images or more keeps one and gives one at least; a class of one image keeps it.
-    """
-    array = labels.numpy()
-    held = []
-    for label in np.unique(array):
-        members = np.flatnonzero(array == label)
-        order = np.random.Generator(np.random.PCG64(key(SPLIT_SEED, "split", int(label)))).permutation(len(members))
-        count = min(max(1, round(len(members) * share)), len(members) - 1)
-        held.append(members[order[:count]])
-    out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(array)), out), out
-
-
-def _hold_out(train: Held, share: float) -> tuple[Held, Held]:
-    keep, out = stratified_split(train.labels, share)
-    return train.take(keep), train.take(out)
-
-
 def _digits(_root: Path | None, settings: DataRecipe) -> Data:
     """1,797 handwritten digits, 8x8 grey, from scikit-learn: 20 % test, `validation` of the rest to choose by."""
     from sklearn.datasets import load_digits
@@ -175,8 +99,8 @@ def _digits(_root: Path | None, settings: DataRecipe) -> Data:
     values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     grey = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     everything = Images(torch.from_numpy(grey), torch.from_numpy(labels.astype(np.int64)))
-    rest, test = _hold_out(everything, 0.2)
-    train, validation = _hold_out(rest, settings.validation)
+    rest, test = hold_out(everything, 0.2)
+    train, validation = hold_out(rest, settings.validation)
     return Data("digits", tuple(str(digit) for digit in range(10)), train, validation, test, channels=1)
 
 
@@ -198,7 +122,7 @@ def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | N
             pixels = torch.as_tensor(part.data)
             pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
             splits.append(Images(pixels.contiguous(), torch.as_tensor(part.targets)))
-        fit, validation = _hold_out(splits[0], settings.validation)
+        fit, validation = hold_out(splits[0], settings.validation)
         return Data(name, tuple(train.classes), fit, validation, splits[1], channels=splits[0].pixels.shape[1])
 
     return load
@@ -223,7 +147,7 @@ def _imagenet(root: Path | None, settings: DataRecipe) -> Data:
     data = replace(data, name="imagenet", test=data.test or data.validation, validation=None)
     if data.train is None:
         return data  # enough to be scored on
-    fit, held = _hold_out(cast("Files", data.train), settings.validation)
+    fit, held = hold_out(cast("Files", data.train), settings.validation)
     return replace(data, train=fit, validation=held)
 
 
@@ -270,14 +194,14 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
     elif "all" in splits:
-        rest, splits["test"] = _hold_out(splits.pop("all"), settings.validation)
-        splits["train"], splits["validation"] = _hold_out(rest, settings.validation)
+        rest, splits["test"] = hold_out(splits.pop("all"), settings.validation)
+        splits["train"], splits["validation"] = hold_out(rest, settings.validation)
         notes.append(
             f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
             f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
         )
     elif "validation" not in splits and "train" in splits:
-        splits["train"], splits["validation"] = _hold_out(splits["train"], settings.validation)
+        splits["train"], splits["validation"] = hold_out(splits["train"], settings.validation)
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
@@ -417,39 +341,3 @@ def _into_memory(
                 return splits  # a picture whose header does not say that it is turned
         loaded[name] = Images(pixels, split.labels).take(np.flatnonzero(good))
     return loaded
-
-
-def class_weights(split: Split, classes: int) -> Tensor:
-    """A weight for each class, (classes,), that makes all of them count the same; 1 on average over the images.
-
-    Raises `UsageError` (exit code 2) for shards.
-    """
-    if isinstance(split, Shards):
-        raise UsageError(
-            "shards cannot be weighed by class", why="their labels are not in memory", remedy="leave it out"
-        )
-    counts = torch.bincount(split.labels, minlength=classes)
-    present = counts > 0
-    return torch.where(present, len(split) / (present.sum() * counts.clamp(min=1)), 0.0)
-
-
-def describe_split(split: Split | None) -> str:
-    """A count for people, with the pixels of images in memory."""
-    if split is None:
-        return "none"
-    if isinstance(split, Images):
-        return f"{len(split):,} images of {split.pixels.shape[-1]} x {split.pixels.shape[-2]} px in memory"
-    return f"{len(split):,} {'files' if isinstance(split, Files) else f'images in {len(split.files):,} shards'}"
-
-
-def measure(split: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, in 0-1, over all pixels; rounded to four decimals."""
-    mean, std = [], []
-    for channel in range(split.pixels.shape[1]):
-        counts = torch.bincount(split.pixels[:, channel].flatten().int(), minlength=256).double()
-        values = torch.arange(256, dtype=torch.float64) / 255
-        share = counts / counts.sum()
-        average = float((share * values).sum())
-        mean.append(round(average, 4))
-        std.append(round(math.sqrt(float((share * (values - average) ** 2).sum())), 4))
-    return tuple(mean), tuple(std)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import NAMED_SETS, Data, Split, load_data
+from resnetkit.data import NAMED_SETS, Data, load_data
 from resnetkit.device import is_out_of_memory
 from resnetkit.errors import DataError, UsageError
 from resnetkit.feed import evaluation_batches
@@ -20,6 +20,7 @@ from resnetkit.metrics import Tally
 from resnetkit.ranks import ALONE, Ranks
 from resnetkit.recipe import DataRecipe
 from resnetkit.shards import Shards
+from resnetkit.splits import Split
 
 BATCH_SIZE = 256
 

@@ -23,13 +23,13 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data import Files, Listed
 from resnetkit.device import Compute, one_thread
 from resnetkit.engine import Engine, batch_size, create_engine
 from resnetkit.errors import DataError
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess, read_image, to_tensor
 from resnetkit.randomness import key
+from resnetkit.splits import Files, Listed
 
 DECODERS = 16
 """Threads at most that decode for an accelerator."""

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnetkit.augment import Augment
-from resnetkit.data import Files, Images, Split
 from resnetkit.device import Compute
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.preprocess import Preprocess
@@ -25,6 +24,7 @@ from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE, Ranks
 from resnetkit.shards import Shards
 from resnetkit.signals import DEATHS, leave_signals_to_parent
+from resnetkit.splits import Files, Images, Split
 
 PATIENCE = "RESNETKIT_WORKER_SECONDS"
 """Environment variable: how long to wait for a process that decodes; ten minutes by default."""

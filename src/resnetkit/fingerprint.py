@@ -11,9 +11,10 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from resnetkit.data import Data, Images, Split
+from resnetkit.data import Data
 from resnetkit.randomness import key
 from resnetkit.shards import Shards
+from resnetkit.splits import Images, Split
 from resnetkit.storage import replace_file, sha256
 
 SPLITS = ("train", "validation", "test")

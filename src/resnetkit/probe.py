@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from resnetkit.data import Data, Listed, Split
+from resnetkit.data import Data
 from resnetkit.device import Compute
 from resnetkit.errors import UsageError
 from resnetkit.features import Features, Views, extract, join
@@ -18,6 +18,7 @@ from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
 from resnetkit.recipe import TransferRecipe
 from resnetkit.shards import Shards
+from resnetkit.splits import Listed, Split
 from resnetkit.transfer import Head, solve_head
 
 

@@ -21,13 +21,13 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from resnetkit.data import stratified_split
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.folders import IMAGE_SUFFIXES, Listing, list_folder
 from resnetkit.preprocess import FORMATS, read_image
 from resnetkit.randomness import permutation
 from resnetkit.scan import scan
 from resnetkit.shards import DESCRIPTION, FORMAT, JOURNAL
+from resnetkit.splits import stratified_split
 from resnetkit.storage import replace_file, sync_folder
 from resnetkit.tarindex import forget_members, make_index
 

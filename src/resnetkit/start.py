@@ -1,12 +1,13 @@
 """What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
 
-from resnetkit.data import Data, Images, measure
+from resnetkit.data import Data
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import ResNet, create_model, get_arch
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.pretrained import WEIGHTS
 from resnetkit.randomness import torch_seed
 from resnetkit.recipe import Recipe
+from resnetkit.splits import Images, measure
 from resnetkit.weights import Source, Told, pretrained_network, read_source
 
 FOLDER_SIZE = 224

@@ -13,7 +13,7 @@ import torch
 from resnetkit import device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, Images, Split, class_weights, describe_split, load_data
+from resnetkit.data import Data, load_data
 from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import order_of, training_batches
@@ -26,6 +26,7 @@ from resnetkit.probe import Probe, probe, score_probe
 from resnetkit.ranks import Ranks
 from resnetkit.run import Run, decide, flat, open_run
 from resnetkit.signals import Stopped, Stopping, exit_code
+from resnetkit.splits import Images, Split, class_weights, describe_split
 from resnetkit.start import create_network, read_start, training_preprocess
 from resnetkit.state import State, copy_of
 from resnetkit.step import Stepper, with_sync_batchnorm

@@ -193,16 +193,16 @@ def kill_a_worker() -> None:
 
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
-    from resnetkit import data
+    from resnetkit import splits
 
-    original, owner, calls = data.read_image, os.getpid(), itertools.count()
+    original, owner, calls = splits.read_image, os.getpid(), itertools.count()
 
     def read(*arguments: Any) -> Any:
         if os.getpid() != owner and next(calls) == after:
             time.sleep(3600)
         return original(*arguments)
 
-    data.read_image = read
+    splits.read_image = read
 
 
 def poison(*steps: int) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import Split, load_data
+from resnetkit.data import load_data
+from resnetkit.splits import Split
 from resnetkit.studies.study import Place
 from resnetkit.training import train
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetkit import device
 from resnetkit.augment import Augment
-from resnetkit.data import Data, Images
+from resnetkit.data import Data
 from resnetkit.errors import DataError
 from resnetkit.feed import order_of, training_batches
 from resnetkit.model import ResNet
@@ -23,6 +23,7 @@ from resnetkit.optim import Schedule
 from resnetkit.randomness import permutation
 from resnetkit.ranks import ALONE
 from resnetkit.recipe import Recipe, load_recipe
+from resnetkit.splits import Images
 from resnetkit.start import training_preprocess
 from resnetkit.step import Stepper
 from resnetkit.studies.derivative import check_identity, layer_gradients
