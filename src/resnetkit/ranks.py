@@ -131,6 +131,11 @@ def current() -> Ranks:
     return Ranks(rank, size, local)
 
 
+def restarted() -> bool:
+    """Whether `torchrun` has started this process anew after a failure: then the same command goes on."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[Ranks]:
     """Connect with the other ranks, and part from them at the end.

@@ -1,13 +1,14 @@
 """What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
 
 from resnetkit.data import Data
+from resnetkit.device import Compute
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import ResNet, create_model, get_arch
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.pretrained import WEIGHTS
 from resnetkit.randomness import torch_seed
 from resnetkit.recipe import Recipe
-from resnetkit.splits import Images, measure
+from resnetkit.splits import Images, describe_split, measure
 from resnetkit.weights import Source, Told, pretrained_network, read_source
 
 FOLDER_SIZE = 224
@@ -69,3 +70,22 @@ def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
         if start is None:
             return create_model(recipe.model.name, **fields)
         return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
+
+
+def announcement(
+    recipe: Recipe, data: Data, network: ResNet, preprocess: Preprocess, compute: Compute, length: str
+) -> list[str]:
+    """Lines for people: what is about to be done, with what, on what. `length` says how long."""
+    splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
+    sizes = ", ".join(f"{name} {describe_split(split)}" for name, split in splits)
+    parameters = sum(p.numel() for p in network.parameters())
+    weights = recipe.model.weights
+    start = "from nothing" if weights in (None, "none") else f"starts from {weights}"
+    head = "the head alone, solved on the features of the frozen backbone"
+    return [
+        f"data      {data.name}: {len(data.classes)} classes; {sizes}",
+        *(f"note      {note}" for note in data.notes),
+        f"model     {recipe.model.name}, {parameters:,} parameters, sees {preprocess.size} px, {start}",
+        f"compute   {compute.describe()}",
+        f"training  {head if recipe.transfer.mode == 'head' else length}",
+    ]

@@ -1,7 +1,6 @@
 """Training: one loop, from a recipe to a `Classifier`, that can be stopped at any moment and goes on exactly."""
 
 import math
-import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -26,8 +25,8 @@ from resnetkit.probe import Probe, probe, score_probe
 from resnetkit.ranks import Ranks
 from resnetkit.run import Run, decide, flat, open_run
 from resnetkit.signals import Stopped, Stopping, exit_code
-from resnetkit.splits import Images, Split, class_weights, describe_split
-from resnetkit.start import create_network, read_start, training_preprocess
+from resnetkit.splits import Images, Split, class_weights
+from resnetkit.start import announcement, create_network, read_start, training_preprocess
 from resnetkit.state import State, copy_of
 from resnetkit.step import Stepper, with_sync_batchnorm
 from resnetkit.transfer import freeze
@@ -69,7 +68,7 @@ def train(
             if recipe is not None:
                 request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
             peers.agree({f"the recipe's {name}": value for name, value in request.items()})
-            going_on = resume or (out is not None and bool(peers.any(restarted())))
+            going_on = resume or (out is not None and bool(peers.any(ranks.restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )
@@ -143,7 +142,11 @@ class _Trainer:
 
     def train(self) -> Classifier:
         """Train to the end of the recipe, keep the best weights, score them once on what was held out."""
-        self._announce()
+        length = f"{self.total_steps:,} steps of {self.order.batch_size} images, seed {self.recipe.seed}"
+        for line in announcement(self.recipe, self.data, self.network, self.preprocess, self.compute, length):
+            self.reporter.line(line)
+        self.reporter.line(f"run       {self.run.folder}")
+        self._name_unreadable()
         facts = {"class list": self.data.classes, "list of files": self.state.images.digest, "torch": torch.__version__}
         self.ranks.agree(facts)
         if not self.ranks.first:
@@ -276,25 +279,6 @@ class _Trainer:
             f"with half the learning rate"
         )
         return True
-
-    def _announce(self) -> None:
-        data, recipe = self.data, self.recipe
-        parameters = sum(p.numel() for p in self.network.parameters())
-        splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
-        sizes = ", ".join(f"{name} {describe_split(split)}" for name, split in splits)
-        for line in (
-            f"data      {data.name}: {len(data.classes)} classes; {sizes}",
-            *(f"note      {note}" for note in data.notes),
-            f"model     {recipe.model.name}, {parameters:,} parameters, sees {self.preprocess.size} px, "
-            + (f"starts from {recipe.model.weights}" if recipe.model.weights not in (None, "none") else "from nothing"),
-            f"compute   {self.compute.describe()}",
-            "training  the head alone, solved on the features of the frozen backbone"
-            if recipe.transfer.mode == "head"
-            else f"training  {self.total_steps:,} steps of {self.order.batch_size} images, seed {recipe.seed}",
-            f"run       {self.run.folder}",
-        ):
-            self.reporter.line(line)
-        self._name_unreadable()
 
     def _name_unreadable(self) -> None:
         for file, why in list(self.unreadable.items())[:10]:
@@ -447,8 +431,3 @@ class _Trainer:
         )
         self._name_unreadable()
         return classifier
-
-
-def restarted() -> bool:
-    """Whether `torchrun` has started this process anew after a failure: then the same command goes on."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
