@@ -149,6 +149,18 @@ def test_the_study_trains_as_the_product_does(tmp_path: Path) -> None:
         assert torch.equal(value, stored[name]), name
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_net_of_no_batchnorm_trains_too(shape: str, tmp_path: Path) -> None:
+    """It has no buffers to put back; every convolution moves in a step, or the step is counted as not applied."""
+    recipe = load_recipe("cifar10-paper", {"steps": 2, "data": {"batch_size": 32}, "augment": {"flip": False}})
+    data = study_data(Place(True, tmp_path), recipe.data)
+    network = build_network(shape, 8, data, seed=0, batchnorm=False)
+    before = [parameter.clone() for parameter in network.parameters()]
+    applied = [applied for _, applied, _, _ in watched(network, data, recipe, (0, 2))]
+    assert applied == [0, 2]
+    assert not any(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
+
+
 def tiny(count: int) -> Sequence[Row]:
     rows = [
         {"shape": shape, "batchnorm": True, "init": "he", "depth": depth, "seed": 0}
