@@ -167,7 +167,7 @@ def test_a_run_that_is_short_of_memory_is_that_of_the_parts_also_when_killed(hom
     ended = run(direct=settings, plant=partial(short_and_killed, out))
     assert ended.code == -9, ended.err
     assert "from now on 6, with the gradient of the whole batch; BatchNorm sees the smaller parts" in ended.err
-    assert run(direct=settings | {"resume": True}, plant=partial(plants.small_memory, 10)).code == 0
+    assert run(direct=settings | {"resume": True}).code == 0  # on a machine of more memory
     theirs = whole("memory", home, data={"micro_batch": 6})
     found, expected = (checkpoint.newest(each / "checkpoints")[0] for each in (out, theirs))
     for group, tensors in found.tensors.items():

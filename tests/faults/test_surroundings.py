@@ -82,11 +82,12 @@ def test_a_reader_that_has_gone_does_not_end_training(closed: int, home: Path) -
     assert_same(out, whole("memory", home))
 
 
+@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 3))])
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
-def test_any_number_of_workers_gives_the_same_weights_also_from_the_middle(workers: int, home: Path) -> None:
-    theirs, out = whole("folder", home), home / f"{workers} workers"
+def test_any_number_of_workers_gives_the_same_weights_also_from_the_middle(workers: int, step: int, home: Path) -> None:
+    theirs, out = whole("folder", home), home / f"{workers} workers {step}"
     at = points("folder", home)
-    number = [number for number, label in enumerate(at) if label == "before backward"][4]
+    number = [number for number, label in enumerate(at) if label == "before backward"][step]
     settings = begin("folder", home, out)
     killed = run(direct=settings | {"data": {"workers": workers}}, plant=partial(plants.at, out, number, plants.kill))
     assert killed.code == -9
