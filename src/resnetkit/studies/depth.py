@@ -147,7 +147,7 @@ def _draw(figure: "Figure", results: Sequence[Row]) -> None:
         means, places = [each.mean for each in errors.values()], [depth * aside for depth in errors]
         axes.plot(places, means, style, color="black", markerfacecolor=fill, label=label)
         for place, each in zip(places, errors.values(), strict=True):
-            axes.vlines(place, each.low, each.high, color="0.6")
+            axes.vlines(place, each.low, each.high, color="0.6", zorder=1)
             axes.plot([place] * len(each.values), each.values, "_", color="black", markersize=9)
     paper = {int(line["depth"]): float(line["paper_error"]) for line in results if line["paper_error"] != ""}
     if paper:

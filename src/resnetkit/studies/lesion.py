@@ -234,7 +234,7 @@ def _points(axes: "Axes", network: str, errors: dict[int, Spread]) -> None:
     means = [each.mean for each in errors.values()]
     axes.plot(list(errors), means, look, color="black", markerfacecolor=filling, label=network)
     for x, each in errors.items():
-        axes.vlines(x, each.low, each.high, color="0.6", linewidth=1)
+        axes.vlines(x, each.low, each.high, color="0.6", linewidth=1, zorder=1)
 
 
 STUDY = Study(

@@ -134,7 +134,7 @@ def _draw(figure: "Figure", results: Sequence[Row]) -> None:
             for place, (option, error) in enumerate(_errors(results, depth, column).items()):
                 x = place + shift
                 axes.plot([x] * len(error.values), error.values, "_", color="black", markersize=9)
-                axes.vlines(x, error.low, error.high, color="0.6")
+                axes.vlines(x, error.low, error.high, color="0.6", zorder=1)
                 axes.plot(
                     [x],
                     [error.mean],
