@@ -285,8 +285,8 @@ def _later(results: Sequence[Row]) -> Iterator[str]:
     if after.state in ("vanishes", "both"):
         yield (
             f"{where} has vanished somewhere: the weights of its second layer have grown {growth:.3g}-fold (median "
-            "over seeds), and BatchNorm makes the gradient of large weights small. Vanishing comes from explosion then, "
-            "and healthy norms, of which the paper speaks, are not what is seen here."
+            "over seeds), and BatchNorm makes the gradient of large weights small. Vanishing comes from explosion "
+            "then, and healthy norms, of which the paper speaks, are not what is seen here."
         )
     else:
         yield f"{where} {_says(after.state)} (the weights of its second layer have grown {growth:.3g}-fold)."
@@ -376,19 +376,19 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
                         ends = [min(max(value, low), high) for value in (each.weakest, each.strongest)]
                         axes.plot([x, x], ends, color=colour, lw=3, solid_capstyle="butt")
                         axes.plot([x, x], ends, marker, color=colour, ms=5, label=shape if not place else None)
-                        if ends[1] == low or ends[0] == high:
-                            value = each.weakest if ends[1] == low else each.strongest
-                            said = f"{value:.0e}" if value else "0"
+                        if each.strongest > high or each.strongest < low:
+                            said = f"{each.strongest:.0e}" if each.strongest else "0"
+                            below = -22 - 9 * offset if each.weakest > high else 5
                             axes.annotate(
                                 said,
-                                (x, ends[0]),
-                                (0, 7 if ends[1] == low else -22 - 9 * offset),
+                                (x, ends[1]),
+                                (0, below),
                                 textcoords="offset points",
                                 ha="center",
                                 fontsize=7,
                                 color=colour,
                             )
-            axes.set(yscale="log", ylim=(low / 10, high * 10), xlim=(-0.5, len(depths) - 0.5))
+            axes.set(yscale="log", ylim=(low / 10, high * 300), xlim=(-0.5, len(depths) - 0.5))
             axes.set_xticks(range(len(depths)), [f"{depth:,}" for depth in depths])
             axes.set_title(_condition(norm, init).replace(", ", ",\n"), fontsize=10)
             if not column:
