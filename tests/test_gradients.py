@@ -193,9 +193,18 @@ def test_a_stopped_study_goes_on_with_the_missing_rows(tmp_path: Path, monkeypat
     assert "a single run" in outcome.answer
 
 
-def told(states: dict[tuple[str, bool], tuple[float, float]]) -> list[Row]:
+def told(states: dict[tuple[str, bool], tuple[float, float]], step: int = 0) -> list[Row]:
     """Results in which the weakest and strongest layers are as given, for two seeds and both initialisations."""
-    same = {"depth": 20, "step": 0, "applied": 0, "loss": 2.3, "signal": 1.0, "snr": 0.5, "mismatch": 1e-9, "open": 0.5}
+    same = {
+        "depth": 20,
+        "step": step,
+        "applied": step,
+        "loss": 2.3,
+        "signal": 1.0,
+        "snr": 0.5,
+        "mismatch": 1e-9,
+        "open": 0.5,
+    }
     return [
         {"shape": shape, "batchnorm": norm, "init": init, "seed": seed, "layer": layer, "gradient": value}
         | {"relative": value}
@@ -213,12 +222,18 @@ def test_the_answer_follows_from_the_results() -> None:
     confirmed = answer(told(both | {("plain", False): gone}))
     assert "Without BatchNorm the plain net's gradient vanished in 2 of 2 conditions" in confirmed
     assert "left a healthy one in 2 of these" in confirmed
-    assert "vanished in none: the paper is confirmed" in confirmed
+    assert "vanished in none at initialisation: in this the paper (section 4.1) is confirmed" in confirmed
     assert "does not mention" not in confirmed
     against = answer(told(both | {("plain", True): gone, ("residual", False): blown}))
     assert "section 4.1 is not confirmed here" in against
     assert "vanished in 0 of 2 conditions" in against
-    assert "healthy it was not either" in answer(told(both | {("plain", True): blown}))
+    exploding = told(both | {("plain", True): blown})
+    assert "it explodes towards the input with 20 layers" in answer(exploding)
+    assert "After 10 steps" not in answer(exploding)
+    assert "has vanished somewhere: the weights of its second" in answer(
+        exploding + told(both | {("plain", True): gone}, 10)
+    )
+    assert "20 layers is healthy (the weights" in answer(exploding + told(both, 10))
 
 
 @pytest.mark.parametrize(

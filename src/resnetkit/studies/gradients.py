@@ -177,10 +177,8 @@ def answer(results: Sequence[Row]) -> str:
     conditions = [
         (norm, init) for norm in (False, True) for init in ("he", "torch") if ("plain", norm, init, depth) in first
     ]
-    judged = {}
     for norm, init in conditions:
         states = {shape: first[shape, norm, init, depth] for shape in SHAPES}
-        judged[norm, init] = states
         said = "; ".join(
             f"{shape} {_says(each.state)} ({each.weakest:.0e} to {each.strongest:.0e})"
             for shape, each in states.items()
@@ -189,7 +187,7 @@ def answer(results: Sequence[Row]) -> str:
             f"{_condition(norm, init)}, {depth} layers at initialisation, {_runs(states['plain'].seeds)}: {said}. "
             f"Here the tutorials' sentence is {verdict(states['plain'].state, states['residual'].state)}."
         )
-    parts.append(_overall({key: {s: h.state for s, h in states.items()} for key, states in judged.items()}))
+    parts.append("In short: " + " ".join(_overall(results, depth)))
     parts += [*_training(results), *_noise(results, depth), *_formula(results)]
     deepest = max(key[3] for key in first)
     if deepest > depth and all((shape, *key, deepest) in first for shape in SHAPES for key in conditions):
@@ -220,48 +218,92 @@ def _bounds() -> str:
 
 def _condition(norm: bool, init: str) -> str:
     whose = "He's" if init == "he" else "PyTorch's"
-    return f"{'With' if norm else 'Without'} BatchNorm and {whose} initialisation"
+    return f"{'With' if norm else 'Without'} BatchNorm, {whose} initialisation"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _runs(seeds: int) -> str:
     return "a single run" if seeds == 1 else f"{seeds} seeds"
 
 
-def _overall(states: dict[tuple[bool, str], dict[str, str]]) -> str:
-    """The sentence that a learner should take away."""
-    ill = {key: each["plain"] in ("vanishes", "both") for key, each in states.items()}
-    cured = [key for key, is_ill in ill.items() if is_ill and states[key]["residual"] == "healthy"]
-    without = [key for key in ill if not key[0]]
-    normed = [key for key in ill if key[0]]
-    said = []
+def _overall(results: Sequence[Row], depth: int) -> Iterator[str]:
+    """The sentences that a learner should take away."""
+    first = health(results)
+    plain = {key[1:]: each.state for key, each in first.items() if key[0] == "plain" and key[3] == depth}
+    ill = [key for key, state in plain.items() if state in ("vanishes", "both")]
+    cured = [key for key in ill if first["residual", *key].state == "healthy"]
+    without = [key for key in plain if not key[0]]
     if without:
-        said.append(
-            f"Without BatchNorm the plain net's gradient vanished in {sum(ill[key] for key in without)} of "
+        yield (
+            f"Without BatchNorm the plain net's gradient vanished in {sum(key in ill for key in without)} of "
             f"{len(without)} conditions, and shortcuts alone left a healthy one in "
             f"{sum(key in cured for key in without)} of these."
         )
-    if normed and not any(ill[key] for key in normed):
-        said.append(
-            "With BatchNorm it vanished in none: the paper is confirmed in this (section 4.1), and vanishing gradients "
-            "cannot be why its plain nets, which all have BatchNorm, get worse with depth."
+    if len(without) == len(plain):
+        return
+    if any(key[0] for key in ill):
+        yield "With BatchNorm it vanished too in some: the paper's section 4.1 is not confirmed here."
+        return
+    yield (
+        "With BatchNorm it vanished in none at initialisation: in this the paper (section 4.1) is confirmed, and a "
+        "vanishing gradient is not what deep plain nets with BatchNorm begin with."
+    )
+    depths = {
+        each: {h.state for k, h in first.items() if k[0] == "plain" and k[1] and k[3] == each}
+        for each in sorted({key[3] for key in first})
+    }
+    blown = [f"{each:,}" for each, states in depths.items() if "explodes" in states]
+    well = [f"{each:,}" for each, states in depths.items() if states == {"healthy"}]
+    if blown:
+        yield (
+            f"But it explodes towards the input with {_listed(blown)} layers"
+            + (f" (it is healthy with {_listed(well)})" if well else "")
+            + ", which the paper does not mention; shortcuts are judged against that above."
         )
-        if any(states[key]["plain"] == "explodes" for key in normed):
-            said.append(
-                "But healthy it was not either: at initialisation the gradient of deep plain nets explodes towards the "
-                "input, which the paper does not mention."
-            )
-    elif normed:
-        said.append("With BatchNorm it vanished too in some: the paper's section 4.1 is not confirmed here.")
-    return "In short: " + " ".join(said)
+    yield from _later(results)
+
+
+def _later(results: Sequence[Row]) -> Iterator[str]:
+    """What became of the deepest plain net with BatchNorm in the first steps of training."""
+    if (trained := _trained(results)) is None:
+        return
+    depth, last = trained
+    after = health(results, last).get(("plain", True, "he", depth))
+    if after is None:
+        return
+    growth = statistics.median(
+        float(late["gradient"]) * float(early["relative"]) / (float(late["relative"]) * float(early["gradient"]))
+        for late in select(results, shape="plain", batchnorm=True, init="he", depth=depth, step=last, layer=2)
+        for early in select(results, shape="plain", batchnorm=True, init="he", depth=depth, step=0, layer=2)
+        if late["seed"] == early["seed"]
+    )
+    where = (
+        f"After {last:,} steps at learning rate {RATE} the gradient of the plain net with BatchNorm and {depth} layers"
+    )
+    if after.state in ("vanishes", "both"):
+        yield (
+            f"{where} has vanished somewhere: the weights of its second layer have grown {growth:.3g}-fold (median "
+            "over seeds), and BatchNorm makes the gradient of large weights small. Vanishing comes from explosion "
+            "then, and healthy norms, of which the paper speaks, are not what is seen here."
+        )
+    else:
+        yield f"{where} {_says(after.state)} (the weights of its second layer have grown {growth:.3g}-fold)."
+
+
+def _trained(results: Sequence[Row]) -> tuple[int, int] | None:
+    """The deepest nets that were trained, and their last step."""
+    trained = [(int(line["depth"]), int(line["step"])) for line in results if line["step"]]
+    return max(trained, default=None)
 
 
 def _training(results: Sequence[Row]) -> Iterator[str]:
     """What the first steps of training change in the deepest nets that were trained."""
-    trained = [line for line in results if line["step"]]
-    if not trained:
+    if (trained := _trained(results)) is None:
         return
-    depth = max(int(line["depth"]) for line in trained)
-    last = max(int(line["step"]) for line in trained if line["depth"] == depth)
+    depth, last = trained
     before, after = health(results), health(results, last)
     for norm in (False, True):
         said = []
@@ -292,7 +334,8 @@ def _noise(results: Sequence[Row], depth: int) -> Iterator[str]:
     if said:
         yield (
             f"A long gradient need not be a good one. Signal over noise of a mini-batch of {PART} images in the first "
-            f"half of {depth} layers, with BatchNorm, at initialisation (median): {', '.join(said)}."
+            f"half of {depth} layers, with BatchNorm, at initialisation (median; 0 is all noise): "
+            f"{', '.join(said)}."
         )
 
 
@@ -326,7 +369,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
     for row, norm in enumerate((False, True)):
         for column, init in enumerate(("he", "torch")):
             axes = grid[row][column]
-            axes.axhspan(VANISHED, EXPLODED, color="0.92", zorder=0)
+            axes.axhspan(VANISHED, EXPLODED, color="0.91", zorder=0, label="healthy")
             for offset, (shape, (colour, _, marker)) in enumerate(LOOKS.items(), -1):
                 for place, depth in enumerate(depths):
                     if each := first.get((shape, norm, init, depth)):
@@ -334,22 +377,21 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
                         ends = [min(max(value, low), high) for value in (each.weakest, each.strongest)]
                         axes.plot([x, x], ends, color=colour, lw=3, solid_capstyle="butt")
                         axes.plot([x, x], ends, marker, color=colour, ms=5, label=shape if not place else None)
-                        if ends[1] == low or ends[0] == high:
-                            value = each.weakest if ends[1] == low else each.strongest
-                            said = f"{value:.0e}" if value else "0"
+                        if each.strongest > high or each.strongest < low:
+                            said = f"{each.strongest:.0e}" if each.strongest else "0"
+                            below = -22 - 9 * offset if each.weakest > high else 5
                             axes.annotate(
                                 said,
-                                (x, ends[0]),
-                                (0, 7 if ends[1] == low else -13),
+                                (x, ends[1]),
+                                (0, below),
                                 textcoords="offset points",
                                 ha="center",
                                 fontsize=7,
                                 color=colour,
                             )
-            axes.set(yscale="log", ylim=(low / 10, high * 10), xlim=(-0.5, len(depths) - 0.5))
+            axes.set(yscale="log", ylim=(low / 10, high * 300), xlim=(-0.5, len(depths) - 0.5))
             axes.set_xticks(range(len(depths)), [f"{depth:,}" for depth in depths])
-            axes.set_title(_condition(norm, init).replace(" and ", ",\n"), fontsize=10)
-            axes.text(len(depths) - 0.55, VANISHED * 2, "healthy", ha="right", color="0.45", fontsize=8)
+            axes.set_title(_condition(norm, init).replace(", ", ",\n"), fontsize=10)
             if not column:
                 axes.set_ylabel("gradient / weights,\nweakest to strongest layer", fontsize=9)
             if row:
@@ -361,9 +403,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
 
 def _draw_along(above: Any, below: Any, results: Sequence[Row]) -> None:
     """Gradient and signal-to-noise ratio from the image to the end, in the deepest trained nets with BatchNorm."""
-    trained = [line for line in results if line["step"]]
-    depth = max((int(line["depth"]) for line in trained), default=max(int(line["depth"]) for line in results))
-    last = max((int(line["step"]) for line in trained if line["depth"] == depth), default=0)
+    depth, last = _trained(results) or (max(int(line["depth"]) for line in results), 0)
     for shape, (colour, style, _) in LOOKS.items():
         for step, width in {0: 1.2, last: 2.6}.items():
             by_layer: dict[int, list[Row]] = {}
@@ -371,16 +411,14 @@ def _draw_along(above: Any, below: Any, results: Sequence[Row]) -> None:
                 by_layer.setdefault(int(line["layer"]), []).append(line)
             for axes, name in ((above, "relative"), (below, "snr")):
                 curve = [statistics.median(float(line[name]) for line in by_layer[layer]) for layer in sorted(by_layer)]
-                label = f"{shape}, {f'after {step:,} steps' if step else 'at initialisation'}"
-                if name == "snr" or step == 0 or step == last:
-                    axes.plot(sorted(by_layer), curve, style, color=colour, lw=width, label=label)
+                axes.plot(sorted(by_layer), curve, style, color=colour, lw=width, label=shape if step == last else None)
     above.set(yscale="log", ylabel="gradient / weights")
     above.set_title(
         f"Along {depth} layers with BatchNorm\n(thin: at initialisation, thick: after {last:,} steps)", fontsize=10
     )
     below.set(ylabel="signal / noise", xlabel="layer, from the image to the end")
     if above.lines:
-        above.legend(frameon=False, fontsize=7)
+        above.legend(frameon=False, fontsize=8)
 
 
 STUDY = Study(
