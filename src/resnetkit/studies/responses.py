@@ -76,7 +76,7 @@ def measure(row: Row, place: Place) -> Sequence[Row]:
 
 
 def held_out_images(classifier: Classifier, place: Place) -> Iterator[Tensor]:
-    """The images that a study scores on, as a net sees them, each batch (N, C, H, W). `DataError`: they vary in size."""
+    """The images that a study scores on, as a net sees them: batches (N, C, H, W). `DataError` if sizes differ."""
     data = study_data(place, DataRecipe(name="cifar10"))
     split = data.held_out()[1]
     if not isinstance(split, Images):
