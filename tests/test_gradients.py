@@ -161,6 +161,17 @@ def test_a_net_of_no_batchnorm_trains_too(shape: str, tmp_path: Path) -> None:
     assert not any(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
 
 
+def test_the_full_study_measures_a_folder_of_pictures(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "moments", lambda row, place: (0, 1))
+    monkeypatch.setattr(gradients, "PART", 4)
+    row = {"shape": "residual", "batchnorm": True, "init": "he", "depth": 8, "seed": 0}
+    lines = gradients.measure(row, Place(False, tmp_path, photos))
+    assert [line["step"] for line in lines] == [0] * 7 + [1] * 7
+    assert all(line["relative"] > 0 for line in lines)
+
+
 def tiny(count: int) -> Sequence[Row]:
     rows = [
         {"shape": shape, "batchnorm": True, "init": "he", "depth": depth, "seed": 0}

@@ -1,5 +1,6 @@
 """The networks that studies compare: of one depth and one data set, different in one thing at a time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -71,8 +72,8 @@ def study_data(place: Place, settings: DataRecipe) -> Data:
     return load_data("cifar10", settings, data_root=place.data_root)
 
 
-def train_network(place: Place, shape: str, depth: int, *, seed: int, quick: dict[str, Any]) -> Classifier:
-    """Train a net of `SHAPES` as the paper trains it (recipe `cifar10-paper`); `quick` changes that for a quick look.
+def train_network(place: Place, shape: str, depth: int, *, seed: int, changes: Mapping[str, Any]) -> Classifier:
+    """Train a net of `SHAPES` as the paper trains it (recipe `cifar10-paper`), but for `changes` to the recipe.
 
     The run lies in the study's own folder: one that was stopped goes on exactly, a finished one is loaded. ResNet-110
     is warmed up (section 4.2), and so is every net of its depth, so that shapes stay comparable.
@@ -89,5 +90,5 @@ def train_network(place: Place, shape: str, depth: int, *, seed: int, quick: dic
         quiet=True,
         seed=seed,
         model=model,
-        **(quick if place.quick else warmup),
+        **(warmup | dict(changes)),
     )
