@@ -69,13 +69,15 @@ class Stopping:
             self._deferred = False
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            os._exit(exit_code(number))
         self.number = number
         if not self._deferred:
             raise Stopped(number)
 
 
 def _insist(heard: int) -> None:
-    """Leave at the second signal, or where the first has not been followed in time.
+    """Leave at the second signal, or where the first has not been followed in time, if nobody else does.
 
     Python runs its handlers between two of its own instructions only; a main thread that waits inside a library, for
     another rank for instance, would never get to them. This thread is told by the system's own handler.
@@ -115,17 +117,25 @@ class Deaths:
         if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
             yield
             return
-        if not self._depth:
-            before = signal.getsignal(signal.SIGCHLD)
+        before = signal.getsignal(signal.SIGCHLD)
+        if before != self._note:
             self._handler = before if callable(before) else None
             signal.signal(signal.SIGCHLD, self._note)
         self._depth += 1
         try:
             yield
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
+        except (RuntimeError, ConnectionError, EOFError):
+            self._depth = 0  # and no handler of before: what is still to die would be told in the midst of the way out
+            raise
+        except BaseException:
+            self._leave()
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -161,5 +171,6 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
+    sys.excepthook = lambda *_: None  # what fails here is told to the parent; its threads need not say it too
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)

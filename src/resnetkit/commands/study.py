@@ -23,7 +23,7 @@ def study_command(
     Parameters
     ----------
     name
-        degradation, depth, gradients, lesion, responses, shortcuts, tutorials.
+        degradation, depth, gradients, lesion, responses, shortcuts.
     quick
         Answer in minutes on two cores.
     out
