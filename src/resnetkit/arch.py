@@ -34,6 +34,8 @@ class Arch:
     """7x7 stride 2 and max pooling (Table 1), or one 3x3 at full resolution (section 4.2)."""
     stem_width: int = 64
     """Channels after the stem."""
+    stem_padding: bool = True
+    """False lets the stem's convolution leave out the border, as one of the tutorials does."""
     residual: bool = True
     """False takes the shortcuts away and changes nothing else: the paper's plain network."""
     preactivation: bool = False

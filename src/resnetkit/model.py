@@ -31,7 +31,8 @@ class ResNet(nn.Module):
         self.recompute = False
         """Trade time for memory in training: keep one activation in about sqrt(depth), compute the others again."""
         kernel, stride = (7, 2) if arch.stem == "imagenet" else (3, 1)
-        self.conv1 = nn.Conv2d(arch.in_channels, arch.stem_width, kernel, stride, kernel // 2, bias=arch.conv_bias)
+        padding = kernel // 2 if arch.stem_padding else 0
+        self.conv1 = nn.Conv2d(arch.in_channels, arch.stem_width, kernel, stride, padding, bias=arch.conv_bias)
         # A pre-activation block brings its own BatchNorm and ReLU; the last block's output has to be given them here.
         self.bn1 = nn.Identity() if arch.preactivation else nn.BatchNorm2d(arch.stem_width)
         self.relu = nn.Identity() if arch.preactivation else nn.ReLU(inplace=True)

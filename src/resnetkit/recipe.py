@@ -79,6 +79,7 @@ class ModelRecipe(_Section):
     strides: tuple[int, ...] | None = None
     stem: Literal["imagenet", "cifar"] | None = None
     stem_width: int | None = Field(None, ge=1)
+    stem_padding: bool | None = None
     residual: bool | None = None
     shortcut: Literal["A", "B", "C"] | None = None
     stride_on: Literal["3x3", "1x1"] | None = None

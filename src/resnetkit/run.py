@@ -56,6 +56,7 @@ REFUSED = (
     *(f"model.{name}" for name in ("name", "weights", "depths", "block", "widths", "strides", "stem", "stem_width")),
     *(f"model.{name}" for name in ("residual", "shortcut", "stride_on", "preactivation", "groups", "group_width")),
     *(f"model.{name}" for name in ("zero_init_residual", "drop_path", "conv_bias", "projection_norm", "init")),
+    "model.stem_padding",
     *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds")),
 )
 """Keys that make another run of it."""

@@ -43,6 +43,7 @@ OTHER: dict[str, Any] = {
     "model.stride_on": "1x1",
     "model.init": "torch",
     **dict.fromkeys(("model.preactivation", "model.zero_init_residual", "model.conv_bias"), True),
+    "model.stem_padding": False,
     "model.projection_norm": False,
     "model.groups": 2,
     "model.group_width": 4,

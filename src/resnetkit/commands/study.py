@@ -23,7 +23,7 @@ def study_command(
     Parameters
     ----------
     name
-        degradation, depth, gradients, lesion, responses, shortcuts.
+        degradation, depth, gradients, lesion, responses, shortcuts, tutorials.
     quick
         Answer in minutes on two cores.
     out

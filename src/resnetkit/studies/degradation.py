@@ -54,11 +54,10 @@ def _measure(row: Row, place: Place) -> list[Row]:
     depth, epochs = int(row["depth"]), _grid(place).epochs
     if depth >= WARMED_UP and not place.quick:
         optim["warmup"] = "400 steps"
-    length = {} if epochs is None else {"epochs": epochs}
     name = "{network}{depth}-lr{lr}-seed{seed}".format(**row)
     model = {**stacked(depth), "residual": row["network"] == "residual"}
     try:
-        done = fit(place, name, seed=row["seed"], model=model, optim=optim, **length)
+        done = fit(place, name, seed=row["seed"], model=model, optim=optim, epochs=epochs)
     except DivergedError:
         return [{"epoch": 0.0, "train_error": math.nan, "held_out_error": math.nan, "test_error": math.nan}]
     return [

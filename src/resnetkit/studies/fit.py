@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import load_data
+from resnetkit.data import Data, load_data
 from resnetkit.splits import Split
 from resnetkit.studies.study import Place
 from resnetkit.training import train
@@ -61,14 +61,15 @@ def stacked(depth: int) -> dict[str, Any]:
     return {"depths": (blocks,) * 3}
 
 
-def fit(place: Place, name: str, **changes: Any) -> Fit:
+def fit(place: Place, name: str, *, images: Path | None = None, **changes: Any) -> Fit:
     """Train in the study's folder under `name`, or go on where a run of that name stopped, and read its journal.
 
-    `changes` are keys of the recipe, nested as for `resnetkit.train`. CIFAR-10 is looked for in `place.data_root`: a
-    folder with train/ and test/ in class folders, or torchvision's layout. Raises what `resnetkit.train` raises.
+    `changes` are keys of the recipe, nested as for `resnetkit.train`. It learns from `images`, a folder, or from the
+    study's own: CIFAR-10 is looked for in `place.data_root`, a folder with train/ and test/ in class folders, or
+    torchvision's layout. Raises what `resnetkit.train` raises.
     """
     folder = place.folder / name
-    data, root = _source(place)
+    data, root = _source(place) if images is None else (str(images), None)
     recipe = "digits" if place.quick else "cifar10-paper"
     settings = _over(QUICK if place.quick else FULL, changes)
     with threads(place):
@@ -87,10 +88,15 @@ def _source(place: Place) -> tuple[str, Path | None]:
     return "cifar10", place.data_root
 
 
+def images_of(place: Place) -> Data:
+    """What a study learns from and tests on. Raises the errors of `resnetkit.data.load_data`."""
+    data, root = _source(place)
+    return load_data(data, data_root=root)
+
+
 def images_to_test(place: Place) -> Split:
     """What the networks of a study are tested on. Raises the errors of `resnetkit.data.load_data`."""
-    data, root = _source(place)
-    return load_data(data, data_root=root).held_out()[1]
+    return images_of(place).held_out()[1]
 
 
 def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,8 +109,7 @@ def _rows(place: Place) -> list[Row]:
 def _measure(row: Row, place: Place) -> list[Row]:
     grid = _grid(place)
     model = {**stacked(int(row["depth"])), "residual": row["network"] == "residual"}
-    length = {} if grid.epochs is None else {"epochs": grid.epochs}
-    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, **length)
+    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, epochs=grid.epochs)
     images, network = images_to_test(place), done.classifier.network
 
     def line(hurt: ResNet, lesion: str, count: int, block: str = "", draw: int = 0) -> Row:

@@ -54,10 +54,9 @@ def _rows(place: Place) -> list[Row]:
 
 def _measure(row: Row, place: Place) -> list[Row]:
     epochs = _grid(place).epochs
-    length = {} if epochs is None else {"epochs": epochs}
     model = stacked(int(row["depth"])) | OPTIONS[str(row["shortcut"])][1]
     name = "{shortcut}{depth}-lr{lr}-seed{seed}".format(**row)
-    done = fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, **length)
+    done = fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, epochs=epochs)
     return [
         {
             "parameters": done.parameters,

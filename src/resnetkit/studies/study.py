@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, str | int | float | bool]
 """The settings of one row of a grid, or one line of results: settings and figures together."""
 
-STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts")
+STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials")
 """Names of the studies; each is a module of this package."""
 
 
