@@ -91,12 +91,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_ranks_equal_one_where_batchnorm_stands_still(tmp_path: Path) -> None:
-    words = ["--steps", 10, "--freeze", "layer2", "--optim.ema", 0, "--seed", 3]
+    # 33 images a step: one rank has 16, the other 17.
+    words = ["--steps", 10, "--freeze", "layer2", "--optim.ema", 0, "--seed", 3, "--data.batch-size", 33]
     codes, said = World(tmp_path / "two", *words).end()
     assert codes == [0, 0], said
     alone = rk.train(
         "digits", out=tmp_path / "one", quiet=True, steps=10, freeze="layer2", seed=3, optim={"ema": 0.0},
-        data={"limit": 300}, **TINY,
+        data={"limit": 300, "batch_size": 33}, **TINY,
     )  # fmt: skip
     together = rk.load(tmp_path / "two")
     torch.testing.assert_close(together.network.fc.weight, alone.network.fc.weight, rtol=1e-5, atol=1e-7)
@@ -220,11 +221,16 @@ def test_an_agent_that_is_killed_leaves_no_rank_behind(tmp_path: Path) -> None:
     ranks = children_of(agent.pid)
     assert len(ranks) == 2
     agent.send_signal(signal.SIGKILL)
-    agent.communicate()
-    until = time.monotonic() + 10
-    while any(is_alive(rank) for rank in ranks):
-        assert time.monotonic() < until, "ranks outlive their agent"
-        time.sleep(0.1)
+    agent.wait(10)
+    try:
+        until = time.monotonic() + 10
+        while any(is_alive(rank) for rank in ranks):
+            assert time.monotonic() < until, "ranks outlive their agent"
+            time.sleep(0.1)
+    finally:
+        for rank in filter(is_alive, ranks):
+            os.kill(rank, signal.SIGKILL)
+        agent.communicate()
     assert checkpoint.newest(tmp_path / "run" / "checkpoints")[0] is not None
 
 
