@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import torchvision
 import resnetkit as rk
 from conftest import fill
 from resnetkit import pretrained, weights
+from resnetkit.arch import Arch
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.model import create_model
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from resnetkit.pretrained import WEIGHTS, Weights, best_weights
+from resnetkit.pretrained import OWN, WEIGHTS, Weights, best_weights, own_config
 
 PAPER = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "size": 32}
 
@@ -325,6 +327,40 @@ def test_hubconf_builds_every_network(published: Path) -> None:
     assert torch.equal(net.conv1.weight, torch.load(published, weights_only=True)["conv1.weight"])
     assert best_weights("resnet50") == "resnet50.imagenet1k_v2"
     assert best_weights("resnet20") is None
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_own_weights_are_the_networks_that_they_say(name: str) -> None:
+    """No download: they come with the package, and the loader holds them to their hash."""
+    classifier = rk.load(name)
+    about = own_config(name)
+    assert Arch.from_dict(about["arch"]) == classifier.network.arch
+    assert f"resnet{classifier.network.arch.layers}" == name.partition(".")[0]
+    assert about["recipe"]["data"]["name"] == name.partition(".")[2]
+    assert classifier.classes == tuple(about["classes"])
+
+
+def test_our_digits_score_what_is_written_with_them() -> None:
+    assert rk.evaluate(rk.load("resnet8.digits"), "digits")["top1"] == own_config("resnet8.digits")["metrics"]["top1"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("RESNETKIT_TEST_DATA" not in os.environ, reason="needs real data")
+@pytest.mark.parametrize("name", [name for name in OWN if not name.endswith("digits")])
+def test_our_other_weights_score_what_is_written_with_them(name: str, tmp_path: Path) -> None:
+    root, data = Path(os.environ["RESNETKIT_TEST_DATA"]), name.partition(".")[2]
+    if data == "cifar10":
+        shutil.unpack_archive(root / "cifar10-test.zip", tmp_path)
+        data = str(tmp_path)
+    found = rk.evaluate(rk.load(name), data, data_root=root)["top1"]
+    assert found == pytest.approx(own_config(name)["metrics"]["top1"], abs=0.02)
+
+
+def test_training_that_starts_from_our_weights_has_their_network(tmp_path: Path) -> None:
+    done = rk.train("digits", out=tmp_path / "run", quiet=True, steps=1, model={"weights": "resnet8.digits"})
+    assert done.network.arch == rk.load("resnet8.digits").network.arch
+    with pytest.raises(CheckpointError, match="of another network"):
+        rk.train("digits", out=tmp_path / "b", quiet=True, model={"weights": "resnet8.digits", "depths": (2, 1, 1)})
 
 
 def test_names_of_weights_begin_with_their_network() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from resnetkit.arch import VARIANTS, Arch
 from resnetkit.data import NAMED_SETS, default_data_root, default_recipe
-from resnetkit.pretrained import WEIGHTS
+from resnetkit.pretrained import OWN, WEIGHTS, own_config
 from resnetkit.recipe import list_recipes
 from resnetkit.summary import summarise
 
@@ -15,7 +15,7 @@ def model_rows() -> list[dict[str, Any]]:
     rows = []
     for name, arch in VARIANTS.items():
         summary = summarise(arch, native_size(arch))
-        known = [each for each, weights in WEIGHTS.items() if weights.model == name]
+        known = [each for each in (*WEIGHTS, *OWN) if each.startswith(f"{name}.")]
         rows.append(
             {
                 "name": name,
@@ -30,8 +30,8 @@ def model_rows() -> list[dict[str, Any]]:
 
 
 def weights_rows() -> list[dict[str, Any]]:
-    """Every line of the table of published weights, and whether the file is on this machine."""
-    return [
+    """Every line of the table of published weights, and whether the file is on this machine; then our own."""
+    published = [
         {
             "name": name,
             "top1": weights.top1,
@@ -42,6 +42,19 @@ def weights_rows() -> list[dict[str, Any]]:
         }
         for name, weights in WEIGHTS.items()
     ]
+    return [*published, *map(_own_row, OWN)]
+
+
+def _own_row(name: str) -> dict[str, Any]:
+    about = own_config(name)
+    return {
+        "name": name,
+        "top1": about["metrics"]["top1"],
+        "pixels": about["preprocess"]["size"],
+        "source": "resnetkit",
+        "licence": "Apache-2.0",
+        "cached": "yes",
+    }
 
 
 def recipe_rows() -> list[dict[str, Any]]:

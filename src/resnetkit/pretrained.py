@@ -1,11 +1,14 @@
 """The table of published weights: where each file is, how it is checked, what images it wants, how good it was.
 
-Figures are those that the publishers give for ImageNet's 50,000 validation images, in percent.
+Figures are those that the publishers give for ImageNet's 50,000 validation images, in percent. Our own weights are
+small and come with the package; what they are is written in their folders.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -91,10 +94,25 @@ WEIGHTS: dict[str, Weights] = {
     "resnet152.a2_in1k": _timm("resnet152", "a2", "b4c6978f", 81.764),
     "resnet152.a3_in1k": _timm("resnet152", "a3", "134d4688", 78.896),
 }
-"""Names are NETWORK.TAG. The laboratory adds our own."""
+"""Names are NETWORK.TAG."""
+OWN = {folder.name: folder for folder in sorted((Path(__file__).parent / "models").iterdir()) if folder.is_dir()}
+"""Folders of our own weights, by name: each as `Classifier.save` writes it, with its recipe and its figures."""
 
 
 def best_weights(model: str) -> str | None:
     """The name of a network's most accurate torchvision weights."""
     ours = [name for name, weights in WEIGHTS.items() if weights.model == model and weights.source == "torchvision"]
     return max(ours, key=lambda name: WEIGHTS[name].top1, default=None)
+
+
+def own_config(name: str) -> dict[str, Any]:
+    """What is written with our own weights: `arch`, `preprocess`, `classes`, `recipe`, `metrics`."""
+    return json.loads((OWN[name] / "config.json").read_bytes())["resnetkit"]
+
+
+def network_of(name: str | None) -> dict[str, Any]:
+    """The network of weights that have a name, as a recipe's section `model` has it; empty for any others."""
+    if name in OWN:
+        section = own_config(name)["recipe"]["model"]
+        return {key: value for key, value in section.items() if value is not None and key != "weights"}
+    return {"name": WEIGHTS[name].model} if name in WEIGHTS else {}

@@ -25,7 +25,7 @@ from resnetkit.checkpoint import Checkpoint
 from resnetkit.data import NAMED_SETS, default_recipe
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.log import Journal
-from resnetkit.pretrained import WEIGHTS
+from resnetkit.pretrained import WEIGHTS, network_of
 from resnetkit.recipe import LENGTHS, Recipe, load_recipe
 from resnetkit.storage import replace_file, sync_folder
 
@@ -227,6 +227,9 @@ def decide(data: str | Path | None, recipe: str | Path | None, changes: dict[str
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
+    given = changes.get("model") or {}
+    if given.get("name") is None and (network := network_of(given.get("weights"))):
+        changes = {**changes, "model": network | {key: value for key, value in given.items() if value is not None}}
     if old is not None and recipe is None and data is None:
         return load_recipe(old, changes)
     if recipe is not None:

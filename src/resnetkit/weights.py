@@ -21,7 +21,7 @@ from resnetkit.layouts import adapt_input, fit
 from resnetkit.log import download_bar
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
-from resnetkit.pretrained import WEIGHTS
+from resnetkit.pretrained import OWN, WEIGHTS
 from resnetkit.tensorfile import read_json, read_tensors
 
 logger = logging.getLogger("resnetkit")
@@ -73,7 +73,7 @@ def load(
     `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
-    path = Path(source)
+    path = OWN.get(str(source), Path(source))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
         return load_classifier(path, device=device, precision=precision)
     told = Told(
@@ -159,6 +159,8 @@ def read_source(source: str | Path, told: Told = Told()) -> Source:
     name, path = str(source), Path(source)
     if name in WEIGHTS:
         return _from_table(name)
+    if name in OWN:
+        return _from_folder(OWN[name], name, told)
     if path.is_dir():
         return _from_folder(path, name, told)
     if path.is_file():
@@ -167,12 +169,12 @@ def read_source(source: str | Path, told: Told = Told()) -> Source:
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
         return _from_folder(_hub_folder(name.removeprefix(HUB_PREFIX)), name, told)
     if name in VARIANTS:
-        known = [each for each, weights in WEIGHTS.items() if weights.model == name]
+        known = [each for each in (*WEIGHTS, *OWN) if each.startswith(f"{name}.")]
         remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"
         raise UsageError(f"{name} names a network and no weights", remedy=remedy)
     if name.partition(".")[0] not in VARIANTS and (path.suffix or len(path.parts) > 1):
         raise UsageError("there is no model", file=name, why="no such file or folder", remedy="resnetkit list weights")
-    raise UsageError.unknown("weights", name, WEIGHTS, remedy="resnetkit list weights, or a path")
+    raise UsageError.unknown("weights", name, (*WEIGHTS, *OWN), remedy="resnetkit list weights, or a path")
 
 
 def _looks_like_hub_id(path: Path) -> bool:

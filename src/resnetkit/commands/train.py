@@ -50,11 +50,7 @@ def train_command(
 
     settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
     if weights is not None:
-        from resnetkit.pretrained import WEIGHTS
-
         settings["model"] = {**settings.get("model", {}), "weights": weights}
-        if model is None and weights in WEIGHTS:
-            model = WEIGHTS[weights].model
     if model is not None:
         settings["model"] = {**settings.get("model", {}), "name": model}
     classifier = train(
