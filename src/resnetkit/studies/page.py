@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -33,7 +34,7 @@ def write_page(folder: Path, study: Study, results: Sequence[Row], answer: str, 
     replace_file(folder / "figure.png", picture.getvalue())
     command = f"resnetkit study {study.name}{' --quick' if quick else ''}"
     machine = json.loads((folder / "study.json").read_bytes())["machine"]
-    paragraphs = "".join(f"<p>{escape(part)}</p>" for part in answer.split("\n\n"))
+    paragraphs = "".join(f"<p>{_with_code(escape(part))}</p>" for part in answer.split("\n\n"))
     columns = (*study.settings, *study.figures)
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
@@ -58,6 +59,11 @@ def write_page(folder: Path, study: Study, results: Sequence[Row], answer: str, 
 """
     replace_file(folder / "index.html", html.encode())
     return folder / "index.html"
+
+
+def _with_code(text: str) -> str:
+    """Commands and names, which stand between backticks, as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
 def _shown(value: object) -> str:
