@@ -577,8 +577,11 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("failures", "why"), [(1, ""), (2, ""), (3, "the disk or the network failed")])
 @pytest.mark.parametrize("at", ["open", "read"])
 def test_a_flaky_mount_is_asked_three_times(
-    at: str, number: int, failures: int, why: str, tmp_path: Path, monkeypatch
+    at: str, number: int, failures: int, why: str, tmp_path: Path, monkeypatch, caplog
 ) -> None:
+    preprocess._warn_of_mount.cache_clear()
+    mounted = tmp_path.parent
+    monkeypatch.setattr(preprocess.os.path, "ismount", lambda place: place == mounted)
     draw("red", 0).save(tmp_path / "a.png")
     opened, real = [], Path.open
 
@@ -602,6 +605,7 @@ def test_a_flaky_mount_is_asked_three_times(
         assert found.startswith(why)
         assert bool(found) == bool(why)
         assert len(opened) == min(failures + 1, 3)
+    assert caplog.text.count(f"{mounted} fails now and then ({os.strerror(number)})") == 1
 
 
 def test_a_damaged_file_is_asked_once(tmp_path: Path, monkeypatch) -> None:

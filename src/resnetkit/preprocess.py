@@ -5,6 +5,7 @@ laid on white; of an animation the first frame counts; an image of too many pixe
 """
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
@@ -37,6 +39,7 @@ PAUSES = (0.05, 0.2)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+logger = logging.getLogger("resnetkit")
 Seen = TypeVar("Seen")
 Stream = BufferedReader | BytesIO
 
@@ -180,8 +183,23 @@ def read_file(
             raise  # whoever opened the stream opens it again
         if not pauses or not passing:
             raise DataError("cannot read the image", file=path, why=_reason(path, error, stream)) from error
+        _warn_of_mount(_mount_of(path), os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "")
     time.sleep(pauses[0])
     return read_file(path, look, stream, pauses=pauses[1:])
+
+
+def _mount_of(path: Path) -> Path:
+    """The disk or share that a file is on."""
+    place = path.absolute()
+    while not os.path.ismount(place) and place != place.parent:
+        place = place.parent
+    return place
+
+
+@cache
+def _warn_of_mount(mount: Path, why: str) -> None:
+    """Once for each: what fails now and then slows everything, and looks like nothing."""
+    logger.warning("%s fails now and then (%s): what it refuses is asked for again", mount, why)
 
 
 def orientation(image: Image.Image) -> int:
