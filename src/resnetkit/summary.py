@@ -70,7 +70,10 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
             why="the smallest that works is 1 x 1",
             remedy="--image-size 224",
         )
-    network = ResNet(arch).eval()
+    # Shapes are all that is asked for: on this device nothing is allocated and nothing computed.
+    with torch.device("meta"):
+        network = ResNet(arch, initialise=False).eval()
+        images = torch.empty(1, arch.in_channels, height, width)
     counts: dict[str, int] = {}
     stage_of = {module: name for name in network.stage_names for module in network.get_submodule(name).modules()}
 
@@ -83,8 +86,10 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.forward = _unchanged  # it keeps the shape, and finding that out takes most of the time
     with torch.inference_mode():
-        outputs = network.stages(torch.empty(1, arch.in_channels, height, width))
+        outputs = network.stages(images)
         head = network.forward_head(outputs[network.stage_names[-1]])
 
     def parameters(*modules: str) -> int:
@@ -95,3 +100,7 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     shapes = {name: tuple(output.shape[1:]) for name, output in (outputs | {"fc": head}).items()}
     rows = tuple(Stage(name, shape, sizes[name], counts[name]) for name, shape in shapes.items())
     return Summary(arch, (height, width), rows)
+
+
+def _unchanged(input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
+    return input
