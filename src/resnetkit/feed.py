@@ -70,10 +70,10 @@ class Order:
         return epochs, indices
 
     def mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What this rank sees of a step. The ranks' parts differ by one sample at most, and join to the whole."""
-        first, last = (self.batch_size * each // self.ranks.size for each in (self.ranks.rank, self.ranks.rank + 1))
+        """What this rank sees of a step."""
         epochs, indices = self.step(step)
-        return epochs[first:last], indices[first:last]
+        share = self.ranks.share(self.batch_size)
+        return epochs[share], indices[share]
 
     def _shuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
         """The samples at some places of an epoch's order."""
@@ -352,8 +352,7 @@ def evaluation_batches(
 
     With `ten_crops`, ten crops stand for each image, one after the other: (10 N, C, H, W).
     """
-    first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
-    batches = _InOrder(range(first, last), batch_size)
+    batches = _InOrder(range(len(split))[ranks.share(len(split))], batch_size)
     if isinstance(split, Images):
         for batch in batches:
             part = split.take(np.array(batch))

@@ -45,6 +45,10 @@ class Ranks:
         """Whether there is nobody to agree with."""
         return self.size == 1
 
+    def share(self, count: int) -> slice:
+        """This rank's part of `count` things in a row. The parts differ by one at most, and join to the whole."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all ranks."""
         if self.alone:
