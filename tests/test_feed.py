@@ -10,6 +10,7 @@ from resnetkit.data import load_data
 from resnetkit.device import choose
 from resnetkit.feed import BalancedOrder, Order, evaluation_batches, training_batches
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.randomness import permutation
 from resnetkit.recipe import AugmentRecipe
 from resnetkit.splits import Files, Images
 
@@ -110,3 +111,21 @@ def test_balanced_sampling_brings_every_class_equally_often_and_every_image_in_t
     again = BalancedOrder(labels, 15, seed=0).step(7)
     assert all(np.array_equal(one, other) for one, other in zip(again, seen[7], strict=True))
     assert not np.array_equal(BalancedOrder(labels, 15, seed=1).step(7)[1], seen[7][1])
+
+
+def test_a_balanced_order_is_every_classs_endless_row_written_out() -> None:
+    """Element for element, over borders of epochs and rounds, for classes of unlike sizes and labels with gaps."""
+    labels = np.array([5, 0, 0, 9, 5, 0, 0, 5, 0, 0, 0])
+    for seed in range(3):
+        expected = []
+        for epoch in range(6):
+            drawn = []
+            for number, (label, each) in enumerate({0: 4, 5: 4, 9: 3}.items()):
+                members = np.flatnonzero(labels == label)
+                orders = (permutation(seed, turn, len(members), "balanced", number) for turn in range(24))
+                row = [(turn, members[place]) for turn, order in enumerate(orders) for place in order]
+                drawn += row[epoch * each : (epoch + 1) * each]
+            expected += [drawn[place] for place in permutation(seed, epoch, len(labels))]
+        order = BalancedOrder(labels, 4, seed)
+        steps = [pair for step in range(16) for pair in zip(*order.step(step), strict=True)]
+        assert steps == expected[:64]

@@ -14,6 +14,7 @@ import torch
 
 import resnetkit as rk
 from conftest import TINY
+from faults.runs import assert_same
 from resnetkit import checkpoint
 from resnetkit.data import load_data
 from resnetkit.evaluation import score
@@ -66,20 +67,6 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
-def same_to_the_bit(one: Path, other: Path) -> None:
-    """The last checkpoints and the journals of two runs, but for the times in them."""
-    first, second = (checkpoint.newest(run / "checkpoints")[0] for run in (one, other))
-    assert first.step == second.step
-    for group, tensors in first.tensors.items():
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, second.tensors[group][name]), (group, name)
-    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
-    for row in rows[0] + rows[1]:
-        for time_of_day in ("seconds", "images_per_second"):
-            row.pop(time_of_day, None)
-    assert rows[0] == rows[1]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two ranks, 14 steps, nothing in their way."""
@@ -123,7 +110,7 @@ def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_p
     assert said[0].count("error: another rank has gone") == 1
     codes, said = World(tmp_path / "run", "--steps", 14, "--resume").end()
     assert codes == [0, 0], said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)
 
 
 def test_a_signal_to_one_rank_saves_and_stops_all(undisturbed: Path, tmp_path: Path) -> None:
@@ -137,7 +124,7 @@ def test_a_signal_to_one_rank_saves_and_stops_all(undisturbed: Path, tmp_path: P
     assert "error" not in said[1]
     codes, said = World(tmp_path / "run", "--steps", 14, "--resume").end()
     assert codes == [0, 0], said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +189,7 @@ def test_torchrun_starts_the_same_command_again_and_it_goes_on_exactly(undisturb
     agent = torchrun(tmp_path / "run", "--steps", 14, restarts=1, DIES="1", AT="6")
     _, said = agent.communicate(timeout=120)
     assert agent.returncode == 0, said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.slow
@@ -212,7 +199,7 @@ def test_any_rank_may_die_at_any_step(dies: str, at: str, undisturbed: Path, tmp
     agent = torchrun(tmp_path / "run", "--steps", 14, restarts=1, DIES=dies, AT=at)
     _, said = agent.communicate(timeout=120)
     assert agent.returncode == 0, said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)
 
 
 def test_an_agent_that_is_killed_leaves_no_rank_behind(tmp_path: Path) -> None:
@@ -298,7 +285,7 @@ def test_two_hosts_one_of_which_dies(hosts: list[str], undisturbed: Path, tmp_pa
     agents = [start(0, SLOW="yes"), start(1, DIES="1", AT="6")]
     said = [agent.communicate(timeout=240)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.slow
@@ -341,4 +328,4 @@ def test_the_slurm_script_saves_requeues_and_goes_on_exactly(undisturbed: Path, 
     second = submit(0)
     said = second.communicate(timeout=120)[1]
     assert second.returncode == 0, said
-    same_to_the_bit(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed)

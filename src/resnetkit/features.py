@@ -30,6 +30,7 @@ from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess, read_image, to_tensor
 from resnetkit.randomness import key
 from resnetkit.splits import Files, Listed
+from resnetkit.storage import user_cache
 
 DECODERS = 16
 """Threads at most that decode for an accelerator."""
@@ -85,10 +86,8 @@ class Features:
 
 
 def default_store() -> Path:
-    """The folder of the stores: RESNETKIT_CACHE, else a folder in the user's cache."""
-    root = os.environ.get("RESNETKIT_CACHE")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnetkit"
-    return (Path(root) if root else cache) / "features"
+    """The folder of the stores, in the user's cache."""
+    return user_cache() / "features"
 
 
 def extract(

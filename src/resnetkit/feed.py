@@ -60,26 +60,26 @@ class Order:
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs and sample indices of a step, each of shape (batch_size,)."""
+        """How often each sample of a step has come before, and the samples, each of shape (batch_size,)."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = np.divmod(positions, self.count)
-        indices = np.empty(self.batch_size, dtype=np.int64)
+        rounds, indices = np.empty((2, self.batch_size), dtype=np.int64)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
-            indices[inside] = self._shuffled(int(epoch), places[inside])
-        return epochs, indices
+            rounds[inside], indices[inside] = self._drawn(int(epoch), places[inside])
+        return rounds, indices
 
     def mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What this rank sees of a step. The ranks' parts differ by one sample at most, and join to the whole."""
-        first, last = (self.batch_size * each // self.ranks.size for each in (self.ranks.rank, self.ranks.rank + 1))
-        epochs, indices = self.step(step)
-        return epochs[first:last], indices[first:last]
+        """What this rank sees of a step."""
+        rounds, indices = self.step(step)
+        share = self.ranks.share(self.batch_size)
+        return rounds[share], indices[share]
 
-    def _shuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """The samples at some places of an epoch's order."""
+    def _drawn(self, epoch: int, places: np.ndarray) -> tuple[int | np.ndarray, np.ndarray]:
+        """How often the samples at some places of an epoch's order have come before, and the samples."""
         if self._cached[0] != epoch:
             self._cached = (epoch, permutation(self.seed, epoch, self.count))
-        return self._cached[1][places]
+        return epoch, self._cached[1][places]
 
     def ends_epoch(self, step: int) -> bool:
         """Whether the first `step` steps complete an epoch that fewer would not."""
@@ -101,7 +101,7 @@ class BlockOrder(Order):
         # The loader runs ahead of the loop, at most over one border: two blocks are in use, and rarely a third.
         self._block, self._stretches = lru_cache(3)(self._block), lru_cache(2)(self._stretches)
 
-    def _shuffled(self, epoch: int, places: np.ndarray) -> np.ndarray:
+    def _drawn(self, epoch: int, places: np.ndarray) -> tuple[int, np.ndarray]:
         _, ends = self._stretches(epoch)
         blocks = np.searchsorted(ends, places, side="right") // self._together
         indices = np.empty(len(places), dtype=np.int64)
@@ -109,7 +109,7 @@ class BlockOrder(Order):
             inside = blocks == block
             before = ends[block * self._together - 1] if block else 0
             indices[inside] = self._block(epoch, int(block))[places[inside] - before]
-        return indices
+        return epoch, indices
 
     def _stretches(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The stretches in the order of an epoch, and where each ends in it."""
@@ -136,24 +136,20 @@ class BalancedOrder(Order):
         self.members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._made = lru_cache(2)(self._made)
 
-    def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """How often each sample of a step has come before, and the samples, each of shape (batch_size,)."""
-        epochs, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.count)
-        drawn = [self._made(int(epoch)) for epoch in epochs]
-        rounds, indices = (
-            np.array([made[part][place] for made, place in zip(drawn, places, strict=True)]) for part in (0, 1)
-        )
-        return rounds, indices
+    def _drawn(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rounds, indices = self._made(epoch)
+        return rounds[places], indices[places]
 
     def _made(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Rounds and samples of an epoch, in its order."""
         rounds, indices = [], []
         for number, members in enumerate(self.members):
             each = self.count // len(self.members) + (number < self.count % len(self.members))
-            turn, place = np.divmod(np.arange(epoch * each, (epoch + 1) * each), len(members))
-            rows = {int(r): permutation(self.seed, int(r), len(members), "balanced", number) for r in np.unique(turn)}
-            rounds.append(turn)
-            indices.append(members[[rows[int(r)][p] for r, p in zip(turn, place, strict=True)]])
+            places = np.arange(epoch * each, (epoch + 1) * each)
+            turns = places // len(members)
+            row = [permutation(self.seed, int(turn), len(members), "balanced", number) for turn in np.unique(turns)]
+            rounds.append(turns)
+            indices.append(members[np.concatenate(row)[places - turns[0] * len(members)]])
         shuffled = permutation(self.seed, epoch, self.count)
         return np.concatenate(rounds)[shuffled], np.concatenate(indices)[shuffled]
 
@@ -352,8 +348,7 @@ def evaluation_batches(
 
     With `ten_crops`, ten crops stand for each image, one after the other: (10 N, C, H, W).
     """
-    first, last = (len(split) * each // ranks.size for each in (ranks.rank, ranks.rank + 1))
-    batches = _InOrder(range(first, last), batch_size)
+    batches = _InOrder(range(len(split))[ranks.share(len(split))], batch_size)
     if isinstance(split, Images):
         for batch in batches:
             part = split.take(np.array(batch))

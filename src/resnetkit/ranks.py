@@ -4,11 +4,8 @@ PyTorch's own engine: `torchrun` starts the processes and says to each which it 
 tensors. A single process is a world of one, for which nothing here does anything.
 """
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from resnetkit.errors import PeerError, ResnetkitError, UsageError
+from resnetkit.signals import hear_of_parents_death
 
 Result = TypeVar("Result")
 PATIENCE = "RESNETKIT_PEER_SECONDS"
@@ -46,6 +44,10 @@ class Ranks:
     def alone(self) -> bool:
         """Whether there is nobody to agree with."""
         return self.size == 1
+
+    def share(self, count: int) -> slice:
+        """This rank's part of `count` things in a row. The parts differ by one at most, and join to the whole."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all ranks."""
@@ -145,7 +147,7 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
     if ranks.alone or dist.is_initialized():
         yield ranks
         return
-    _leave_with_parent()
+    hear_of_parents_death("SIGTERM")  # nobody else would ask us to stop where the agent is killed
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local)
@@ -199,13 +201,6 @@ def _own_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
         return way.getsockname()[0]
-
-
-def _leave_with_parent() -> None:
-    """Be asked to stop where the agent that started this rank is killed; nobody else would ask it."""
-    if sys.platform == "linux":
-        parent_death = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-        ctypes.CDLL(None).prctl(parent_death, signal.SIGTERM)
 
 
 def _is_of_a_peer(error: RuntimeError | OSError) -> bool:

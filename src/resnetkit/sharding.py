@@ -28,7 +28,7 @@ from resnetkit.randomness import permutation
 from resnetkit.scan import scan
 from resnetkit.shards import DESCRIPTION, FORMAT, JOURNAL
 from resnetkit.splits import stratified_split
-from resnetkit.storage import replace_file, sync_folder
+from resnetkit.storage import replace_file, sweep, sync_folder
 from resnetkit.tarindex import forget_members, make_index
 
 SHARD_MEGABYTES = 256.0
@@ -192,8 +192,7 @@ def _resume(target: Path, plan: str) -> _Progress:
             why="it was written from other images or with other settings",
             remedy="another --out",
         )
-    for path in target.glob(".*.tmp"):
-        path.unlink()
+    sweep(target)
     shards = [_Shard(**line) for line in lines]
     good = {shard.file: shard for shard in shards if shard.stands(target)}
     if len(good) < len(shards):

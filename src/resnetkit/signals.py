@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_PR_SET_PDEATHSIG = 1
-"""Of Linux' `prctl`."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _ALL_CLEAR = b"\0"
 GRACE = 20.0
@@ -163,13 +161,19 @@ def exit_code(number: int) -> int:
     return 130 if number == signal.SIGINT else 143
 
 
-def leave_signals_to_parent(_worker: int = 0) -> None:
-    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there.
+def hear_of_parents_death(name: str) -> None:
+    """Where the kernel can, let it send us the signal of this name when our parent ends, for that may be killed.
 
-    Where the kernel can, it ends this process with its parent, which may be killed and not have the time to.
+    By name, for there are systems without SIGKILL.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent_death = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        ctypes.CDLL(None).prctl(parent_death, getattr(signal, name))
+
+
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
+    hear_of_parents_death("SIGKILL")
     signal.set_wakeup_fd(-1)
     sys.excepthook = lambda *_: None  # what fails here is told to the parent; its threads need not say it too
     for number in SIGNALS:

@@ -24,7 +24,7 @@ import numpy as np
 
 from resnetkit.errors import DataError, StorageError
 from resnetkit.folders import IMAGE_SUFFIXES
-from resnetkit.storage import replace_file
+from resnetkit.storage import replace_file, user_cache
 
 RECORD = np.dtype([("header", "<u8"), ("lead", "<u4"), ("size", "<u4"), ("label", "<i4")])
 """Where a picture's tar header begins, how far behind it the picture begins (0: there is none), its size, the label."""
@@ -151,10 +151,8 @@ def _status(path: Path) -> os.stat_result:
 
 
 def _places(path: Path) -> tuple[Path, Path]:
-    root = os.environ.get("RESNETKIT_CACHE")
-    cache = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnetkit"
     unique = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    return path.with_name(f".{path.name}.index"), cache / "shards" / f"{unique}.index"
+    return path.with_name(f".{path.name}.index"), user_cache() / "shards" / f"{unique}.index"
 
 
 def _open(path: Path, file: Path) -> TarIndex | None:

@@ -64,10 +64,11 @@ def train(
         reporter = Reporter(quiet=quiet or not peers.first)
         folder: Path | None = None
         try:
-            request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
-            if recipe is not None:
-                request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
-            peers.agree({f"the recipe's {name}": value for name, value in request.items()})
+            if not peers.alone:
+                request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
+                if recipe is not None:
+                    request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
+                peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(ranks.restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
@@ -78,15 +79,17 @@ def train(
             images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root)
             return _Trainer(run, images, reporter, peers, stopping, accept_data_change=accept_data_change).train()
         except Stopped as stop:
-            error = StoppedError("stopped", why="nothing had been begun that could be saved")
             if folder is not None and any((folder / "checkpoints").glob("step-*")):
-                error = StoppedError(
-                    "stopped",
-                    why=f"the last checkpoint is in {folder}",
-                    remedy=f"resnetkit train --resume --out {quote(str(folder))}",
-                )
-            error.exit_code = exit_code(stop.number)
-            raise error from None
+                raise _stopped(stop.number, f"the last checkpoint is in {folder}", folder) from None
+            raise _stopped(stop.number, "nothing had been begun that could be saved") from None
+
+
+def _stopped(number: int, why: str, folder: Path | None = None) -> StoppedError:
+    """What says that a signal has ended a run; the one in `folder` can go on."""
+    remedy = f"resnetkit train --resume --out {quote(str(folder))}" if folder is not None else None
+    error = StoppedError("stopped", why=why, remedy=remedy)
+    error.exit_code = exit_code(number)
+    return error
 
 
 class _Trainer:
@@ -241,12 +244,9 @@ class _Trainer:
         if not number:
             return
         self.state.save(self.reporter, must=True)
-        error = StoppedError(
-            "stopped",
-            why=f"everything up to step {self.step:,} is saved in {self.run.folder}",
-            remedy=f"resnetkit train --resume --out {quote(str(self.run.folder))}",
-        )
-        error.exit_code, error.said = exit_code(number), not self.ranks.first
+        folder = self.run.folder
+        error = _stopped(number, f"everything up to step {self.step:,} is saved in {folder}", folder)
+        error.said = not self.ranks.first
         raise error
 
     def _not_applied(self, loss: float) -> bool:
@@ -260,7 +260,7 @@ class _Trainer:
         if self.state.bad_steps < BAD_STEPS:
             self.reporter.line(f"note      step {self.step}: loss or gradient not finite; the step was not applied")
             return False
-        reached = self.ranks.from_first(lambda: self.run.newest())
+        reached = self.ranks.from_first(self.run.newest)
         if self.state.rolled_back or reached is None:
             raise DivergedError(
                 f"the loss is no longer finite by step {self.step}",

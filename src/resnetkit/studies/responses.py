@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import Images
 from resnetkit.errors import DataError
 from resnetkit.model import ResNet
 from resnetkit.recipe import DataRecipe
+from resnetkit.splits import Images
 from resnetkit.studies.networks import study_data, train_network
 from resnetkit.studies.study import Place, Row, Study, select
 
