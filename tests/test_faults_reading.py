@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,13 +20,14 @@ import numpy as np
 import pytest
 from PIL import AvifImagePlugin, Image, features
 
-from conftest import draw, fill
+import resnetkit as rk
+from conftest import TINY, draw, fill
 from resnetkit import data as data_module
-from resnetkit import preprocess, scan
+from resnetkit import preprocess, scan, step
 from resnetkit.data import load_data
 from resnetkit.doctor import check
 from resnetkit.duplicates import examine
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
 from resnetkit.folders import list_folder, list_images
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_header, read_image
 from resnetkit.recipe import DataRecipe
@@ -638,6 +640,45 @@ def test_a_file_that_changes_after_it_was_listed_is_left_out_or_read_as_it_is(
     assert data.unreadable == ({str(target): "no such file"} if what == "vanishes" else {})
     assert count(data) == (17 if what == "vanishes" else 18)
     assert isinstance(data.train, Files if what == "is replaced" else Images)
+
+
+@pytest.mark.parametrize(("gone", "ends"), [(3, False), (4, True)])
+def test_files_that_vanish_in_the_midst_of_a_run_end_it_with_all_saved(
+    gone: int, ends: bool, tmp_path: Path, monkeypatch
+) -> None:
+    """Three may be unreadable, as before the start; with the fourth it ends, and goes on once they are back."""
+    photos, real = fill(tmp_path / "photos", 15), step.Stepper.__call__
+    draw("red", 0, (200, 100)).save(photos / "red" / "000.png")  # of another size: nothing is kept in memory
+    settings = {
+        "out": tmp_path / "run",
+        "quiet": True,
+        "recipe": "scratch",
+        "model": TINY["model"] | {"name": "resnet20"},
+    }
+    settings |= {"data": {"image_size": 16, "batch_size": 12, "workers": 0, "validation": 0.2}, "epochs": 3}
+
+    def losing(self, batch, number):
+        if number == 1:
+            for path in train.paths[:gone]:
+                path.rename(path.with_name(f".{path.name}"))
+        return real(self, batch, number)
+
+    train = load_data(str(photos), DataRecipe(name=str(photos), validation=0.2)).train
+    monkeypatch.setattr(step.Stepper, "__call__", losing)
+    if not ends:
+        assert rk.train(photos, **settings).metrics["unreadable"]
+        return
+    with pytest.raises(DataError, match=r"4 images cannot be read, most of which could when the run began") as caught:
+        rk.train(photos, **settings)
+    assert caught.value.exit_code == 3
+    monkeypatch.setattr(step.Stepper, "__call__", real)
+    reached = int(re.search(r"up to step (\d+) is saved", str(caught.value))[1])
+    assert (tmp_path / "run" / "checkpoints" / f"step-{reached:08}").is_dir()
+    with pytest.raises(UsageError, match="the images have changed"):  # they are still not there
+        rk.train(photos, resume=True, **settings)
+    for path in train.paths[:gone]:
+        path.with_name(f".{path.name}").rename(path)
+    assert rk.train(photos, resume=True, **settings).metrics["steps"] == 8  # of 7.5
 
 
 # D25: many files.

@@ -12,8 +12,8 @@ import torch
 from resnetkit import device, ranks
 from resnetkit.augment import Augment
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data import Data, load_data
-from resnetkit.errors import DataError, DivergedError, StoppedError, UsageError
+from resnetkit.data import FEW_UNREADABLE, Data, load_data
+from resnetkit.errors import DataError, DivergedError, ResnetkitError, StoppedError, UsageError
 from resnetkit.evaluation import score
 from resnetkit.feed import order_of, training_batches
 from resnetkit.fingerprint import Fingerprint
@@ -31,6 +31,8 @@ from resnetkit.state import State, copy_of
 from resnetkit.step import Stepper, with_sync_batchnorm
 from resnetkit.transfer import freeze
 
+TOO_MANY_UNREADABLE = 1000
+"""What a rank says in place of the number of a signal."""
 BAD_STEPS = 3
 """After so many steps in a row that were not finite, something has to be done."""
 
@@ -129,6 +131,8 @@ class _Trainer:
         self.stepping = False
         """Whether a signal waits until the next place where the state can be saved."""
         self._epoch_began = time.monotonic()
+        self._lost_before = 0
+        """How many files could not be read when the loop began; what is lost later is another matter."""
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -182,6 +186,7 @@ class _Trainer:
         ):
             self.stepping = True
             self.state.began = self.state.last_save = self._epoch_began = time.monotonic()
+            self._lost_before = len(self.unreadable)
             self._stop_if_asked()
             self.ranks.straggler()  # who was slow to start does not count
             if self.state.tally.count and self._at_epoch_end():
@@ -240,12 +245,24 @@ class _Trainer:
 
     def _stop_if_asked(self) -> None:
         """Save and leave where any rank has been asked to stop. Called at the same places on all of them."""
-        number = self.ranks.any(self.stopping.number)
+        lost = len(self.unreadable) - self._lost_before
+        allowed = max(FEW_UNREADABLE, self.recipe.data.max_unreadable * len(self.split))
+        # A rank sees its share of the images only.
+        number = self.ranks.any(TOO_MANY_UNREADABLE if lost * self.ranks.size > allowed else self.stopping.number)
         if not number:
             return
         self.state.save(self.reporter, must=True)
-        folder = self.run.folder
-        error = _stopped(number, f"everything up to step {self.step:,} is saved in {folder}", folder)
+        folder, saved = self.run.folder, f"everything up to step {self.step:,} is saved in {self.run.folder}"
+        if number == TOO_MANY_UNREADABLE:
+            gone = [each for found in self.ranks.gather(self.unreadable) for each in found.items()]
+            error: ResnetkitError = DataError(
+                f"{len(gone):,} images cannot be read, most of which could when the run began",
+                file=self.data.name,
+                why="the last is {}: {}".format(*gone[-1]),
+                remedy=f"{saved}: bring them back, then resnetkit train --resume --out {quote(str(folder))}",
+            )
+        else:
+            error = _stopped(number, saved, folder)
         error.said = not self.ranks.first
         raise error
 
