@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import data_of, fit, stacked
+from resnetkit.studies.fit import Grid, data_of, fit, stacked, warmup
 from resnetkit.studies.spread import Spread, at_best_rate, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -16,22 +15,8 @@ if TYPE_CHECKING:
 
 NETWORKS = ("plain", "residual")
 
-
-@dataclass(frozen=True)
-class Grid:
-    """What is trained: every depth at every learning rate, plain and residual alike."""
-
-    depths: tuple[int, ...]
-    rates: tuple[float, ...]
-    seeds: int
-    epochs: int | None = None
-    """None leaves the length to the recipe."""
-
-
 QUICK = Grid(depths=(8, 20, 44), rates=(0.03, 0.1), seeds=3, epochs=10)
 FULL = Grid(depths=(20, 32, 44, 56, 110), rates=(0.03, 0.1), seeds=3)
-WARMED_UP = 110
-"""From this depth on the first 400 steps have a tenth of the rate, as in the paper; plain and residual alike."""
 
 
 def _grid(place: Place) -> Grid:
@@ -50,10 +35,8 @@ def _rows(place: Place) -> list[Row]:
 
 
 def _measure(row: Row, place: Place) -> list[Row]:
-    optim: dict[str, Any] = {"lr": row["lr"]}
     depth, epochs = int(row["depth"]), _grid(place).epochs
-    if depth >= WARMED_UP and not place.quick:
-        optim["warmup"] = "400 steps"
+    optim = {"lr": row["lr"]} | warmup(place, depth).get("optim", {})
     name = "{network}{depth}-lr{lr}-seed{seed}".format(**row)
     model = {**stacked(depth), "residual": row["network"] == "residual"}
     try:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resnetkit.studies.fit import data_of, fit, stacked
+from resnetkit.studies.fit import data_of, fit, stacked, warmup
 from resnetkit.studies.spread import Spread, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -26,8 +26,6 @@ class Grid:
 
 QUICK = Grid(seeds={8: 3, 20: 3, 44: 3, 110: 3}, epochs=10)
 FULL = Grid(seeds={20: 3, 32: 3, 44: 3, 56: 3, 110: 5, 1202: 3})
-WARMED_UP = 110
-"""From this depth on the first 400 steps have a tenth of the rate, as in the paper."""
 RECOMPUTED = 1202
 """From this depth on activations are computed twice: then 128 images fit into 6 GiB (docs/networks.md)."""
 
@@ -46,21 +44,11 @@ def _rows(place: Place) -> list[Row]:
 
 def _measure(row: Row, place: Place) -> list[Row]:
     depth, epochs = int(row["depth"]), _grid(place).epochs
-    changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    if depth >= WARMED_UP and not place.quick:
-        changes["optim"] = {"warmup": "400 steps"}
-    changes["recompute"] = depth >= RECOMPUTED
-    done = fit(place, "resnet{depth}-seed{seed}".format(**row), seed=row["seed"], model=stacked(depth), **changes)
-    return [
-        {
-            "parameters": done.parameters,
-            "train_error": 100 - done.epochs[-1]["train_top1"],
-            "held_out_error": 100 - max(line["validation_top1"] for line in done.epochs),
-            "test_error": 100 - done.end["top1"],
-            "seconds": done.end["seconds"],
-            "paper_error": PAPER.get(depth, "") if row["data"] == "cifar10" else "",
-        }
-    ]
+    name, changes = "resnet{depth}-seed{seed}".format(**row), warmup(place, depth)
+    recompute = depth >= RECOMPUTED
+    done = fit(place, name, seed=row["seed"], model=stacked(depth), epochs=epochs, recompute=recompute, **changes)
+    paper = PAPER.get(depth, "") if row["data"] == "cifar10" else ""
+    return [{**done.figures(), "seconds": done.end["seconds"], "paper_error": paper}]
 
 
 def _by_depth(results: Sequence[Row], column: str) -> dict[int, Spread]:

@@ -33,6 +33,17 @@ FULL: dict[str, Any] = {"precision": "fp32", "model": {"name": "resnet20"}, "che
 
 
 @dataclass(frozen=True)
+class Grid:
+    """What is trained: every net at every depth and learning rate."""
+
+    depths: tuple[int, ...]
+    rates: tuple[float, ...]
+    seeds: int
+    epochs: int | None = None
+    """None leaves the length to the recipe."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """A finished run."""
 
@@ -46,6 +57,15 @@ class Fit:
     def parameters(self) -> int:
         """Trained numbers of the network."""
         return sum(parameter.numel() for parameter in self.classifier.network.parameters())
+
+    def figures(self) -> dict[str, int | float]:
+        """The parameters, and errors in percent: on training images at the end, on held-out ones the best, on test."""
+        return {
+            "parameters": self.parameters,
+            "train_error": 100 - self.epochs[-1]["train_top1"],
+            "held_out_error": 100 - max(line["validation_top1"] for line in self.epochs),
+            "test_error": 100 - self.end["top1"],
+        }
 
 
 def data_of(place: Place) -> str:
@@ -61,6 +81,11 @@ def stacked(depth: int) -> dict[str, Any]:
     return {"depths": (blocks,) * 3}
 
 
+def warmup(place: Place, depth: int) -> dict[str, Any]:
+    """Changes to the recipe: as in the paper, nets of 110 layers or more begin with a tenth of the learning rate."""
+    return {"optim": {"warmup": "400 steps"}} if depth >= 110 and not place.quick else {}
+
+
 def fit(place: Place, name: str, *, images: Path | None = None, **changes: Any) -> Fit:
     """Train in the study's folder under `name`, or go on where a run of that name stopped, and read its journal.
 
@@ -69,7 +94,7 @@ def fit(place: Place, name: str, *, images: Path | None = None, **changes: Any) 
     torchvision's layout. Raises what `resnetkit.train` raises.
     """
     folder = place.folder / name
-    data, root = _source(place) if images is None else (str(images), None)
+    data, root = place.images if images is None else (str(images), None)
     recipe = "digits" if place.quick else "cifar10-paper"
     settings = _over(QUICK if place.quick else FULL, changes)
     with threads(place):
@@ -79,18 +104,9 @@ def fit(place: Place, name: str, *, images: Path | None = None, **changes: Any) 
     return Fit(classifier, epochs, next(line for line in lines if line["event"] == "end"))
 
 
-def _source(place: Place) -> tuple[str, Path | None]:
-    """The set or folder to learn from, and where named sets lie."""
-    if place.quick:
-        return "digits", None
-    if place.data_root is not None and (place.data_root / "train").is_dir():
-        return str(place.data_root), None
-    return "cifar10", place.data_root
-
-
 def images_of(place: Place) -> Data:
     """What a study learns from and tests on. Raises the errors of `resnetkit.data.load_data`."""
-    data, root = _source(place)
+    data, root = place.images
     return load_data(data, data_root=root)
 
 

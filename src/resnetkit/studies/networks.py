@@ -10,6 +10,7 @@ from resnetkit.data import Data, load_data
 from resnetkit.model import ResNet, create_model
 from resnetkit.randomness import torch_seed
 from resnetkit.recipe import DataRecipe
+from resnetkit.studies.fit import stacked, warmup
 from resnetkit.studies.study import Place
 from resnetkit.training import train
 
@@ -29,7 +30,7 @@ def depth_fields(depth: int) -> dict[str, Any]:
     parameters anywhere. Raises `ValueError` for other depths.
     """
     if depth % 6 == 2:
-        return {"depths": ((depth - 2) // 6,) * 3}
+        return stacked(depth)
     if depth % 9 == 2:
         return {"depths": ((depth - 2) // 9,) * 3, "block": "bottleneck", "widths": (4, 8, 16)}
     raise ValueError(f"no net of the papers has {depth} layers: 6n+2 or 9n+2")
@@ -61,15 +62,9 @@ def without_norm(network: ResNet) -> ResNet:
 
 
 def study_data(place: Place, settings: DataRecipe) -> Data:
-    """The images of a study: the embedded digits in a quick look, else CIFAR-10.
-
-    A `data_root` with a folder train/ is CIFAR-10 as a folder of pictures; any other is where the named set lies.
-    """
-    if place.quick:
-        return load_data("digits", settings.model_copy(update={"name": "digits"}))
-    if place.data_root is not None and (place.data_root / "train").is_dir():
-        return load_data(str(place.data_root), settings.model_copy(update={"name": str(place.data_root)}))
-    return load_data("cifar10", settings, data_root=place.data_root)
+    """The images of a study, split as a recipe says. Raises the errors of `resnetkit.data.load_data`."""
+    name, root = place.images
+    return load_data(name, settings.model_copy(update={"name": name}), data_root=root)
 
 
 def train_network(place: Place, shape: str, depth: int, *, seed: int, changes: Mapping[str, Any]) -> Classifier:
@@ -79,16 +74,15 @@ def train_network(place: Place, shape: str, depth: int, *, seed: int, changes: M
     is warmed up (section 4.2), and so is every net of its depth, so that shapes stay comparable.
     """
     model = {"name": "resnet20", **depth_fields(depth), **SHAPES[shape]}
-    warmup: dict[str, Any] = {"optim": {"warmup": "400 steps"}} if depth >= 110 and not place.quick else {}
-    whole = place.data_root is not None and (place.data_root / "train").is_dir()
+    data, root = place.images
     return train(
-        "digits" if place.quick else str(place.data_root) if whole else "cifar10",
+        data,
         "cifar10-paper",
         out=place.folder / f"{shape}{depth}-seed{seed}",
         resume=True,
-        data_root=None if place.quick or whole else place.data_root,
+        data_root=root,
         quiet=True,
         seed=seed,
         model=model,
-        **(warmup | dict(changes)),
+        **(warmup(place, depth) | dict(changes)),
     )

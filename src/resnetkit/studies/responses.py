@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.model import ResNet
-from resnetkit.recipe import DataRecipe
 from resnetkit.splits import Images
-from resnetkit.studies.networks import study_data, train_network
+from resnetkit.studies.fit import images_of
+from resnetkit.studies.networks import train_network
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def measure(row: Row, place: Place) -> Sequence[Row]:
 
 def held_out_images(classifier: Classifier, place: Place) -> Iterator[Tensor]:
     """The images that a study scores on, as a net sees them: batches (N, C, H, W). `DataError` if sizes differ."""
-    data = study_data(place, DataRecipe(name="cifar10"))
+    data = images_of(place)
     split = data.held_out()[1]
     if not isinstance(split, Images):
         raise DataError("the study needs small images of one size", file=data.name, remedy="CIFAR-10, or --quick")

@@ -1,10 +1,9 @@
 """Shortcuts: padded identity (A), projection where the shape changes (B), projection everywhere (C), or none."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.studies.fit import data_of, fit, stacked
+from resnetkit.studies.fit import Grid, data_of, fit, stacked
 from resnetkit.studies.spread import Spread, at_best_rate, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -20,18 +19,6 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 """What each option is, and the fields of the network that make it."""
 PAPER = {"none": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}
 """Top-1 error in percent of plain-34 and ResNet-34 on ImageNet's validation images, 10 crops (paper, Table 3)."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is trained: every option at every depth and learning rate."""
-
-    depths: tuple[int, ...]
-    rates: tuple[float, ...]
-    seeds: int
-    epochs: int | None = None
-    """None leaves the length to the recipe."""
-
 
 QUICK = Grid(depths=(20,), rates=(0.03, 0.1), seeds=3, epochs=10)
 FULL = Grid(depths=(20, 56), rates=(0.03, 0.1), seeds=3)
@@ -57,14 +44,7 @@ def _measure(row: Row, place: Place) -> list[Row]:
     model = stacked(int(row["depth"])) | OPTIONS[str(row["shortcut"])][1]
     name = "{shortcut}{depth}-lr{lr}-seed{seed}".format(**row)
     done = fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, epochs=epochs)
-    return [
-        {
-            "parameters": done.parameters,
-            "train_error": 100 - done.epochs[-1]["train_top1"],
-            "held_out_error": 100 - max(line["validation_top1"] for line in done.epochs),
-            "test_error": 100 - done.end["top1"],
-        }
-    ]
+    return [done.figures()]
 
 
 def _errors(results: Sequence[Row], depth: int, column: str) -> dict[str, Spread]:

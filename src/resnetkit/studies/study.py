@@ -41,6 +41,18 @@ class Place:
     seeds: int | None = None
     """How many seeds; none leaves it to the study."""
 
+    @property
+    def images(self) -> tuple[str, Path | None]:
+        """The set or folder to learn from, and where named sets lie.
+
+        That is digits in a quick look, else CIFAR-10: a `data_root` with a folder train/ is it as a folder of pictures.
+        """
+        if self.quick:
+            return "digits", None
+        if self.data_root is not None and (self.data_root / "train").is_dir():
+            return str(self.data_root), None
+        return "cifar10", self.data_root
+
 
 @dataclass(frozen=True)
 class Study:
