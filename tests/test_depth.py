@@ -1,5 +1,6 @@
 """The study `depth`: parameters against the paper's Table 6, rows trained for real, verdicts on made-up results."""
 
+import math
 import time
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def test_the_full_grid_is_table_6_with_five_seeds_for_110_layers() -> None:
     assert seeds[110] == 5
     assert min(seeds.values()) >= 3
     assert len(STUDY.rows(Place(False, Path("nowhere"), seeds=1))) == len(PAPER)
+
+
+def test_runs_whose_loss_was_lost_are_left_out_by_name() -> None:
+    lost = {"parameters": 0, "train_error": math.nan, "held_out_error": math.nan, "test_error": math.nan}
+    results = made_up({20: (9.0, 9.1, 9.2), 56: (7.0, 7.1, 7.2), 110: (6.0, 6.1)}, data="digits")
+    gone = {(56, 0), (110, 0), (110, 1)}
+    results = [line | lost if (line["depth"], line["seed"]) in gone else line for line in results]
+    said = STUDY.answer(results)
+    assert "56 layers are better than 20 (no seed" in said
+    assert "56 layers 7.2 % (2 seeds: 7.1 to 7.2), 56,000 parameters" in said
+    assert "did not stay finite: 56 layers, seed 0, 110 layers, seed 0, 110 layers, seed 1." in said
 
 
 @pytest.mark.parametrize(

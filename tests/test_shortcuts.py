@@ -1,5 +1,6 @@
 """The study `shortcuts`: parameters against the paper's count, errors against the saved models, verdicts made up."""
 
+import math
 import time
 from pathlib import Path
 
@@ -68,6 +69,21 @@ def test_a_row_says_what_the_saved_model_has_and_scores(tmp_path: Path, monkeypa
         assert {name: getattr(saved.network.arch, name) for name in asked} == asked
     assert outcome.answer.count("a single run") >= 4
     assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
+
+
+def test_a_rate_at_which_the_loss_is_lost_does_not_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcuts, "QUICK", Grid(depths=(8,), rates=(1e30, 0.1), seeds=1, epochs=1))
+    outcome = run_study("shortcuts", quick=True, out=tmp_path / "study")
+    lost = [line for line in outcome.results if math.isnan(line["test_error"])]
+    assert [line["lr"] for line in lost] == [1e30] * 4
+    assert "did not stay finite: none 8 at 1e+30, A 8 at 1e+30, B 8 at 1e+30, C 8 at 1e+30." in outcome.answer
+    assert " 0 parameters" not in outcome.answer
+    assert run_study("shortcuts", quick=True, out=tmp_path / "study").answer == outcome.answer
+    lost_b = {"test_error": math.nan, "train_error": math.nan}
+    nowhere = STUDY.answer([line | lost_b if line["shortcut"] == "B" else line for line in made_up(SIMILAR)])
+    assert "B could not be trained at any rate" in nowhere
 
 
 def test_options_are_told_apart_only_where_their_seeds_are() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
 from resnetkit.studies.fit import Grid, data_of, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, at_best_rate, luck
+from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -145,14 +145,7 @@ def _answer(results: Sequence[Row]) -> str:
         f"On test images, which played no part in training: {on_test}.",
         limits,
     ]
-    return "\n\n".join(parts + _missing(results))
-
-
-def _missing(results: Sequence[Row]) -> list[str]:
-    """A paragraph for the runs whose loss left the finite numbers, where there are any."""
-    lost = [line for line in results if not math.isfinite(float(line["train_error"]))]
-    named = ", ".join("{network} {depth} at {lr}".format(**line) for line in lost)
-    return [f"Left out, because the loss did not stay finite: {named}."] if lost else []
+    return "\n\n".join(parts + left_out(results, "{network} {depth} at {lr}"))
 
 
 def _draw(figure: "Figure", results: Sequence[Row]) -> None:

@@ -1,11 +1,13 @@
 """Depth: what do 20 to 1202 layers gain on CIFAR-10, and at what cost in parameters?"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resnetkit.studies.fit import data_of, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, luck
+from resnetkit.errors import DivergedError
+from resnetkit.studies.fit import LOST, data_of, fit, stacked, warmup
+from resnetkit.studies.spread import Spread, left_out, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -46,14 +48,24 @@ def _measure(row: Row, place: Place) -> list[Row]:
     depth, epochs = int(row["depth"]), _grid(place).epochs
     name, changes = "resnet{depth}-seed{seed}".format(**row), warmup(place, depth)
     recompute = depth >= RECOMPUTED
-    done = fit(place, name, seed=row["seed"], model=stacked(depth), epochs=epochs, recompute=recompute, **changes)
+    try:
+        done = fit(place, name, seed=row["seed"], model=stacked(depth), epochs=epochs, recompute=recompute, **changes)
+        figures, seconds = done.figures(), done.end["seconds"]
+    except DivergedError:
+        figures, seconds = LOST, math.nan
     paper = PAPER.get(depth, "") if row["data"] == "cifar10" else ""
-    return [{**done.figures(), "seconds": done.end["seconds"], "paper_error": paper}]
+    return [{**figures, "seconds": seconds, "paper_error": paper}]
 
 
 def _by_depth(results: Sequence[Row], column: str) -> dict[int, Spread]:
+    """By depth, in order; depths of which every run was lost are not there."""
     depths = sorted({int(line["depth"]) for line in results})
-    return {depth: Spread.of(select(results, depth=depth), column) for depth in depths}
+    spreads = {depth: Spread.of(select(results, depth=depth), column) for depth in depths}
+    return {depth: spread for depth, spread in spreads.items() if spread.values}
+
+
+def _parameters(results: Sequence[Row], depth: int) -> int:
+    return max(int(line["parameters"]) for line in select(results, depth=depth))
 
 
 def _compare(errors: dict[int, Spread], shallow: int, deep: int) -> str:
@@ -83,8 +95,7 @@ def _answer(results: Sequence[Row]) -> str:
     data = results[0]["data"]
     usual = [depth for depth in test if depth < RECOMPUTED]
     seen = "; ".join(
-        f"{depth} layers {error}, {int(next(select(results, depth=depth))['parameters']):,} parameters"
-        for depth, error in test.items()
+        f"{depth} layers {error}, {_parameters(results, depth):,} parameters" for depth, error in test.items()
     )
     asked = (
         f"Asked: how much better do residual nets become, on images of {data} that they have not seen, when layers are "
@@ -122,7 +133,7 @@ def _answer(results: Sequence[Row]) -> str:
         "What it does not show: what depth would gain on other images, or with another length of training or learning "
         "rate for each depth; nor, where seeds overlap, that there is no difference."
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + left_out(results, "{depth} layers, seed {seed}"))
 
 
 def _draw(figure: "Figure", results: Sequence[Row]) -> None:
@@ -141,7 +152,7 @@ def _draw(figure: "Figure", results: Sequence[Row]) -> None:
     if paper:
         axes.plot(list(paper), list(paper.values()), "x", color="0.45", markersize=9, label="test images, the paper's")
     depths = list(_by_depth(results, "test_error"))
-    counts = [int(next(select(results, depth=depth))["parameters"]) for depth in depths]
+    counts = [_parameters(results, depth) for depth in depths]
     axes.set_xscale("log")
     axes.set_xticks(depths, [f"{depth}\n{count:,}" for depth, count in zip(depths, counts, strict=True)])
     axes.minorticks_off()

@@ -4,6 +4,7 @@ The training is the product's own, in a run of the study's folder; one that was 
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,15 @@ class Fit:
             "held_out_error": 100 - max(line["validation_top1"] for line in self.epochs),
             "test_error": 100 - self.end["top1"],
         }
+
+
+LOST: dict[str, int | float] = {
+    "parameters": 0,
+    "train_error": math.nan,
+    "held_out_error": math.nan,
+    "test_error": math.nan,
+}
+"""In the place of `Fit.figures` where a loss did not stay finite: that is a result too, and does not end a study."""
 
 
 def data_of(place: Place) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.studies.fit import Grid, data_of, fit, stacked
-from resnetkit.studies.spread import Spread, at_best_rate, luck
+from resnetkit.errors import DivergedError
+from resnetkit.studies.fit import LOST, Grid, data_of, fit, stacked
+from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ def _measure(row: Row, place: Place) -> list[Row]:
     epochs = _grid(place).epochs
     model = stacked(int(row["depth"])) | OPTIONS[str(row["shortcut"])][1]
     name = "{shortcut}{depth}-lr{lr}-seed{seed}".format(**row)
-    done = fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, epochs=epochs)
-    return [done.figures()]
+    try:
+        return [fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, epochs=epochs).figures()]
+    except DivergedError:
+        return [LOST]
 
 
 def _errors(results: Sequence[Row], depth: int, column: str) -> dict[str, Spread]:
@@ -58,7 +61,7 @@ def _errors(results: Sequence[Row], depth: int, column: str) -> dict[str, Spread
 
 
 def _parameters(results: Sequence[Row], depth: int, option: str) -> int:
-    return int(next(select(results, depth=depth, shortcut=option))["parameters"])
+    return max(int(line["parameters"]) for line in select(results, depth=depth, shortcut=option))
 
 
 def _pair(errors: dict[str, Spread], one: str, other: str) -> str:
@@ -66,6 +69,9 @@ def _pair(errors: dict[str, Spread], one: str, other: str) -> str:
     for better, worse in ((one, other), (other, one)):
         if errors[worse].above(errors[better]):
             return f"{better} is better than {worse} ({luck(errors[worse], errors[better])})"
+    for option in (one, other):
+        if not errors[option].values:
+            return f"{option} could not be trained at any rate"
     gap = abs(errors[one].mean - errors[other].mean)
     return f"{one} and {other} cannot be told apart: their means differ by {gap:.1f} points, and their seeds overlap"
 
@@ -100,7 +106,7 @@ def _answer(results: Sequence[Row]) -> str:
         f"What it does not show: that small differences are none; {len({line['seed'] for line in results})} seeds "
         "see large ones only. Each option is shown at the learning rate that is best for it on held-out images."
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + left_out(results, "{shortcut} {depth} at {lr}"))
 
 
 def _draw(figure: "Figure", results: Sequence[Row]) -> None:

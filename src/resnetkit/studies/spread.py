@@ -65,3 +65,10 @@ def at_best_rate(lines: Sequence[Row], *, by: str) -> list[Row]:
         at.setdefault(float(line["lr"]), []).append(line)
     whole = [each for each in at.values() if all(math.isfinite(float(line[by])) for line in each)]
     return min(whole, key=lambda each: Spread.of(each, by).mean, default=[])
+
+
+def left_out(results: Sequence[Row], name: str) -> list[str]:
+    """A paragraph for the runs whose loss did not stay finite, where there are any; `name` says which, as a format."""
+    lost = [line for line in results if not math.isfinite(float(line["train_error"]))]
+    named = ", ".join(dict.fromkeys(name.format(**line) for line in lost))
+    return [f"Left out, because the loss did not stay finite: {named}."] if lost else []
