@@ -57,7 +57,7 @@ class Points:
     def _watch_network(self) -> None:
         import torch
 
-        from resnetkit import training
+        from resnetkit import trainer, training
         from resnetkit.model import ResNet
 
         def counted(original: Callable, label: Callable[..., str]) -> Callable:
@@ -73,7 +73,7 @@ class Points:
         for kind in (torch.optim.SGD, torch.optim.AdamW):
             kind.step = counted(kind.step, lambda *_: "update")
         training.load_data = counted(training.load_data, lambda *_: "load")
-        original = training.training_batches
+        original = trainer.training_batches
 
         def batches(*arguments: Any, **settings: Any) -> Iterator:
             source = original(*arguments, **settings)
@@ -84,7 +84,7 @@ class Points:
                     return
                 yield item
 
-        training.training_batches = batches
+        trainer.training_batches = batches
 
     def _watch_files(self) -> None:
         originals = {name: getattr(os, name) for name in (*CALLS, "close")}
@@ -207,15 +207,15 @@ def hang_in_a_worker(after: int) -> None:
 
 def poison(*steps: int) -> None:
     """Images of some steps are not finite."""
-    from resnetkit import training
+    from resnetkit import trainer
 
-    original = training.training_batches
+    original = trainer.training_batches
 
     def batches(*arguments: Any, start: int, **settings: Any) -> Iterator:
         for step, batch in enumerate(original(*arguments, start=start, **settings), start):
             yield replace(batch, images=batch.images * float("nan")) if step in steps else batch
 
-    training.training_batches = batches
+    trainer.training_batches = batches
 
 
 def small_memory(most: int) -> None:
