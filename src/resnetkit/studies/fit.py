@@ -5,13 +5,10 @@ The training is the product's own, in a run of the study's folder; one that was 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from resnetkit.classifier import Classifier
 from resnetkit.data import Data, load_data
@@ -107,8 +104,7 @@ def fit(place: Place, name: str, *, images: Path | None = None, **changes: Any) 
     data, root = place.images if images is None else (str(images), None)
     recipe = "digits" if place.quick else "cifar10-paper"
     settings = _over(QUICK if place.quick else FULL, changes)
-    with threads(place):
-        classifier = train(data, recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)
+    classifier = train(data, recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = tuple(line for line in lines if line["event"] == "epoch")
     return Fit(classifier, epochs, next(line for line in lines if line["event"] == "end"))
@@ -131,14 +127,3 @@ def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     for key, value in changes.items():
         merged[key] = {**base.get(key, {}), **value} if isinstance(value, Mapping) else value
     return merged
-
-
-@contextmanager
-def threads(place: Place) -> Iterator[None]:
-    """One thread for a quick look: small images leave two too little to share, and on busy cores they wait in turn."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if place.quick else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

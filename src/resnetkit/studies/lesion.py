@@ -13,7 +13,7 @@ from resnetkit.blocks import PadShortcut
 from resnetkit.evaluation import score
 from resnetkit.model import ResNet
 from resnetkit.randomness import key
-from resnetkit.studies.fit import data_of, fit, images_to_test, stacked, threads
+from resnetkit.studies.fit import data_of, fit, images_to_test, stacked
 from resnetkit.studies.spread import Spread, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -117,16 +117,15 @@ def _measure(row: Row, place: Place) -> list[Row]:
         return {"lesion": lesion, "count": count, "block": block, "draw": draw, "error": error}
 
     names = [name for name, _ in blocks_of(network)]
-    with threads(place):
-        lines = [line(network, "none", 0)]
-        lines += [line(deleted(network, [name]), "one deleted", 1, name) for name in names]
-        for count in grid.counts:
-            for number in range(grid.draws):
-                seed = key(int(row["seed"]), "lesion", count, number)
-                chosen = np.random.default_rng(seed).choice(names, min(count, len(names)), replace=False)
-                lines.append(line(deleted(network, list(chosen)), "deleted", count, draw=number))
-                swapped = shuffled(network, count, np.random.default_rng(seed))
-                lines.append(line(swapped, "shuffled", count, draw=number))
+    lines = [line(network, "none", 0)]
+    lines += [line(deleted(network, [name]), "one deleted", 1, name) for name in names]
+    for count in grid.counts:
+        for number in range(grid.draws):
+            seed = key(int(row["seed"]), "lesion", count, number)
+            chosen = np.random.default_rng(seed).choice(names, min(count, len(names)), replace=False)
+            lines.append(line(deleted(network, list(chosen)), "deleted", count, draw=number))
+            swapped = shuffled(network, count, np.random.default_rng(seed))
+            lines.append(line(swapped, "shuffled", count, draw=number))
     return lines
 
 

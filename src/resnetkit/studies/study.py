@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -118,7 +119,7 @@ def run_study(
     results = _read(book, study)
     done = {_name(study, line) for line in results}
     reporter.line(f"{study.title}: {len(grid)} rows, {sum(_name(study, row) in done for row in grid)} of them measured")
-    with reporter.progress(len(grid), len(done), 1, "rows") as progress:
+    with _threads(place), reporter.progress(len(grid), len(done), 1, "rows") as progress:
         for number, row in enumerate(grid, 1):
             if _name(study, row) not in done:
                 lines = [{**row, **line} for line in study.measure(row, place)]
@@ -133,6 +134,22 @@ def run_study(
     answer = study.answer(results)
     write_page(folder, study, results, answer, quick=quick)
     return Outcome(folder, tuple(results), answer)
+
+
+@contextmanager
+def _threads(place: Place) -> Iterator[None]:
+    """One thread for a quick look: small images leave two too little to share, and on busy cores they wait in turn.
+
+    It also makes figures the same on every machine with such a processor.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if place.quick else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_page() -> None:

@@ -28,7 +28,7 @@ from resnetkit.studies.faults import (
     with_old_head,
     write_classes,
 )
-from resnetkit.studies.fit import data_of, fit, images_of, threads
+from resnetkit.studies.fit import data_of, fit, images_of
 from resnetkit.studies.spread import Spread
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -111,13 +111,12 @@ def _rows(place: Place) -> list[Row]:
 
 def _measure(row: Row, place: Place) -> list[Row]:
     part, seed = str(row["part"]), int(row["seed"])
-    with threads(place):
-        if part == "forward":
-            lines = [*_pooled(), *_printed()]
-        elif part == "head":
-            lines = list(_transferred(place, seed))
-        else:
-            lines = list(_trained(place, part, seed))
+    if part == "forward":
+        lines = [*_pooled(), *_printed()]
+    elif part == "head":
+        lines = list(_transferred(place, seed))
+    else:
+        lines = list(_trained(place, part, seed))
     return [{"fault": fault, "way": way, "measure": what, "value": value} for fault, way, what, value in lines]
 
 
