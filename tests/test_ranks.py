@@ -18,6 +18,7 @@ from faults.runs import assert_same
 from resnetkit import checkpoint
 from resnetkit.data import load_data
 from resnetkit.evaluation import score
+from resnetkit.ranks import Ranks
 
 SMALL = ["--model.depths", "1", "1", "--model.widths", "8", "16", "--model.strides", "1", "2"]
 SMALL += ["--model.stem-width", "8"]
@@ -89,6 +90,14 @@ def test_two_ranks_equal_one_where_batchnorm_stands_still(tmp_path: Path) -> Non
     together = rk.load(tmp_path / "two")
     torch.testing.assert_close(together.network.fc.weight, alone.network.fc.weight, rtol=1e-5, atol=1e-7)
     assert not torch.equal(alone.network.fc.weight, rk.load(tmp_path / "one").network.fc.weight * 0)
+
+
+def test_the_shares_of_any_number_of_ranks_join_to_the_whole() -> None:
+    for size in range(1, 9):
+        for count in range(30):
+            parts = [list(range(count))[Ranks(rank, size).share(count)] for rank in range(size)]
+            assert [each for part in parts for each in part] == list(range(count))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_ranks_score_every_image_once(undisturbed: Path) -> None:

@@ -338,6 +338,9 @@ def test_our_own_weights_are_the_networks_that_they_say(name: str) -> None:
     assert f"resnet{classifier.network.arch.layers}" == name.partition(".")[0]
     assert about["recipe"]["data"]["name"] == name.partition(".")[2]
     assert classifier.classes == tuple(about["classes"])
+    journal = [json.loads(line) for line in (OWN[name] / "metrics.jsonl").read_text().splitlines()]
+    assert journal[-1]["top1"] == about["metrics"]["top1"]
+    assert journal[-1]["best_step"] == max(journal[:-1], key=lambda line: line["validation_top1"])["step"]
 
 
 def test_our_digits_score_what_is_written_with_them() -> None:
