@@ -126,7 +126,8 @@ def test_list_models_shows_size_work_source_and_weights(cli) -> None:
     assert rows["resnet50"]["multiply_adds"] == 4_089_184_256
     assert (rows["resnet50"]["source"], rows["preact_resnet164"]["source"]) == ("He 2015", "He 2016")
     assert "resnet50.imagenet1k_v2" in rows["resnet50"]["weights"]
-    assert rows["resnet20"]["weights"] == []
+    assert rows["resnet20"]["weights"] == ["resnet20.cifar10"]
+    assert rows["resnet32"]["weights"] == []
 
 
 def test_check_reports_and_is_strict_only_when_asked(workshop: Path, cli) -> None:
