@@ -100,7 +100,7 @@ def test_a_renamed_or_copied_image_is_known_by_its_content(files: Files, tmp_pat
     net = trained_like()
     first = get(net, files, tmp_path / "store")
     files.paths[0].rename(tmp_path / "elsewhere.png")
-    moved = Files((tmp_path / "elsewhere.png", *files.paths[1:]), files.labels)
+    moved = Files((tmp_path / "elsewhere.png", *files.paths[1:]), files.labels, files.marks)
     second = get(net, moved, tmp_path / "store")
     assert second.computed == 0
     assert np.array_equal(first.values, second.values)

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 import resnetkit as rk
-from conftest import TINY, fill
+from conftest import TINY, draw, fill
 from resnetkit.data import load_data
 from resnetkit.errors import CheckpointError, DivergedError, UsageError
 from resnetkit.evaluation import score
@@ -170,6 +170,25 @@ def test_other_images_are_refused_on_resume(photos: Path, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"the images have changed .*photos: 1 removed\..*--accept-data-change"):
         rk.train(out=tmp_path / "run", **extended)
     rk.train(out=tmp_path / "run", accept_data_change=True, **extended)
+
+
+def test_a_file_of_another_content_and_the_same_size_is_noticed_on_resume(photos: Path, tmp_path: Path) -> None:
+    """Both ends count; times do not, so that a set may be copied."""
+    draw("red", 0, (90, 80)).save(photos / "train" / "red" / "large.bmp")  # another size: files stay on disk
+    settings = {"epochs": 1, "data": {"image_size": 16, "resize": 16}, **TINY}
+    settings["model"] = {"name": "resnet20", **TINY["model"]}
+    rk.train(photos, "scratch", out=tmp_path / "run", quiet=True, **settings)
+    extended = {"resume": True, "quiet": True, "epochs": 2, "allow_change": ["epochs"]}
+    file = photos / "train" / "red" / "large.bmp"
+    for place in (60, -1):
+        before = file.read_bytes()
+        changed = bytearray(before)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(UsageError, match=r"the images have changed .*photos: 1 changed\."):
+            rk.train(out=tmp_path / "run", **extended)
+        file.write_bytes(before)
+    assert rk.train(out=tmp_path / "run", **extended).metrics["steps"]
 
 
 def test_a_folder_is_learnt_and_bad_files_are_counted(photos: Path, tmp_path: Path, capfd) -> None:

@@ -186,7 +186,8 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     splits: dict[str, Files] = {}
     for name, (members, labels) in listing.splits.items():
         good = [position for position, path in enumerate(members) if not entries[path].why]
-        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64))
+        marks = np.array([entries[path].mark for path in members], dtype=np.int64)
+        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64), marks)
         splits[name] = everything.take(np.array(good, dtype=np.int64))
     allowed = len(entries) if whole else max(FEW_UNREADABLE, settings.max_unreadable * len(entries))
     _refuse_unreadable(folder, splits, unreadable, len(entries), allowed)

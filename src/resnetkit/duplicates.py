@@ -24,7 +24,7 @@ from PIL import Image
 
 from resnetkit.errors import DataError, ResnetkitError
 from resnetkit.preprocess import FORMATS, Stream, orientation, read_file, read_image
-from resnetkit.scan import AUTO, Entry, Memory, stamp_of, values_of
+from resnetkit.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
 
 Progress = Callable[[int, int], None]
 
@@ -98,6 +98,7 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
     seen: dict[str, Any] = {"width": width, "height": height, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
     stream.seek(0)
     seen["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    seen["mark"] = mark_of(stream)
     stream.seek(0)
     head = stream.read(25)
     stream.seek(0)

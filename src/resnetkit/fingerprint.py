@@ -1,7 +1,7 @@
 """Which images a run has seen, so that going on with others is noticed: two numbers for each, of its name and content.
 
-Of a file they are its path and its size and label: to read a million files again would take longer than to go on. Of an
-image in memory, which has no name, they are its pixels and its label.
+Of a file they are its path, and its size, label and both ends, as the scan has seen them: to read a million files again
+would take longer than to go on. Of an image in memory, which has no name, they are its pixels and its label.
 """
 
 import zlib
@@ -72,8 +72,9 @@ def _entries(name: str, split: Split | None, root: Path) -> np.ndarray:
     if isinstance(split, Images):
         pixels = (zlib.crc32(image.numpy().tobytes(), len(name)) for image in split.pixels)
         return np.array(list(zip(pixels, labels, strict=True)), dtype=np.int64)
-    files = zip(split.paths, labels, strict=True)
-    return np.array([(key(name, _below(path, root)), key(_size(path), label)) for path, label in files], dtype=np.int64)
+    files = zip(split.paths, labels, split.marks.tolist(), strict=True)
+    pairs = [(key(name, _below(path, root)), key(_size(path), label, mark)) for path, label, mark in files]
+    return np.array(pairs, dtype=np.int64)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -47,13 +47,16 @@ class Files:
     paths: tuple[Path, ...]
     labels: Tensor
     """int64, (N,)."""
+    marks: np.ndarray
+    """int64, (N,): what the scan knows of each file's content, so that another one in its place is noticed."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: np.ndarray) -> "Files":
         """The files at `positions`, in that order."""
-        return Files(tuple(self.paths[i] for i in positions), self.labels[torch.from_numpy(positions)])
+        paths = tuple(self.paths[i] for i in positions)
+        return Files(paths, self.labels[torch.from_numpy(positions)], self.marks[positions])
 
     def name(self, index: int) -> str:
         """A file, for people."""
