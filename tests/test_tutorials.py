@@ -13,6 +13,7 @@ import resnetkit as rk
 from resnetkit.classifier import Classifier
 from resnetkit.data import load_data
 from resnetkit.device import choose
+from resnetkit.errors import StorageError
 from resnetkit.preprocess import Preprocess
 from resnetkit.recipe import DataRecipe
 from resnetkit.splits import Images
@@ -27,6 +28,7 @@ from resnetkit.studies.faults import (
     pupil,
     takes,
     with_old_head,
+    write_classes,
 )
 from resnetkit.studies.study import run_study
 from resnetkit.studies.tutorials import NETWORKS, PAIRS, STUDY, Grid
@@ -189,6 +191,13 @@ def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkey
     assert old["value"] == rk.evaluate(replace(borrowed), str(work / "borrowed"))["top1"]
     assert "a single run" in outcome.answer
     assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
+
+
+def test_pictures_that_cannot_be_written_are_one_line(images: Images, tmp_path: Path) -> None:
+    (tmp_path / ".borrowed").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write the pictures in .*borrowed"):
+        write_classes({"train": images}, 6, tmp_path / "borrowed")
+    assert not (tmp_path / "borrowed").exists()
 
 
 def made_up(**ends: tuple[float, ...]) -> list[dict]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.device import Compute
+from resnetkit.errors import StorageError
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
 from resnetkit.randomness import permutation, torch_seed
@@ -206,14 +207,20 @@ def classes_of(images: Images, first: int, end: int) -> Images:
 
 
 def write_classes(splits: dict[str, Images], end: int, folder: Path) -> None:
-    """The classes below `end` as a folder of pictures, a folder in it for each split: what the product learns from."""
+    """The classes below `end` as a folder of pictures, a folder in it for each split: what the product learns from.
+
+    Raises `StorageError` (exit code 7).
+    """
     if folder.exists():
         return
     part = folder.with_name(f".{folder.name}")
-    for name, split in splits.items():
-        images = classes_of(split, 0, end)
-        for number, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):
-            file = part / name / str(label) / f"{number:05}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
-    part.rename(folder)
+    try:
+        for name, split in splits.items():
+            images = classes_of(split, 0, end)
+            for number, (pixels, label) in enumerate(zip(images.pixels, images.labels.tolist(), strict=True)):
+                file = part / name / str(label) / f"{number:05}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
+        part.rename(folder)
+    except OSError as error:
+        raise StorageError.from_os(error, "cannot write the pictures", folder) from error
