@@ -195,7 +195,7 @@ def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkey
 
 def test_pictures_that_cannot_be_written_are_one_line(images: Images, tmp_path: Path) -> None:
     (tmp_path / ".borrowed").write_text("in the way")
-    with pytest.raises(StorageError, match="cannot write the pictures in .*borrowed"):
+    with pytest.raises(StorageError, match=r"cannot write the pictures in .*borrowed"):
         write_classes({"train": images}, 6, tmp_path / "borrowed")
     assert not (tmp_path / "borrowed").exists()
 
