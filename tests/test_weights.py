@@ -326,7 +326,10 @@ def test_hubconf_builds_every_network(published: Path) -> None:
     assert net.fc.out_features == 2
     assert torch.equal(net.conv1.weight, torch.load(published, weights_only=True)["conv1.weight"])
     assert best_weights("resnet50") == "resnet50.imagenet1k_v2"
-    assert best_weights("resnet20") is None
+    ours = torch.hub.load(root, "resnet20", source="local", pretrained=True)
+    assert torch.equal(ours.fc.weight, rk.load("resnet20.cifar10").network.fc.weight)
+    with pytest.raises(UsageError, match="there are no weights of resnet32"):
+        torch.hub.load(root, "resnet32", source="local", pretrained=True)
 
 
 @pytest.mark.parametrize("name", OWN)

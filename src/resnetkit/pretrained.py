@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnetkit.errors import UsageError
 from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 TORCHVISION = "https://download.pytorch.org/models/"
@@ -99,10 +100,15 @@ OWN = {folder.name: folder for folder in sorted((Path(__file__).parent / "models
 """Folders of our own weights, by name: each as `Classifier.save` writes it, with its recipe and its figures."""
 
 
-def best_weights(model: str) -> str | None:
-    """The name of a network's most accurate torchvision weights."""
-    ours = [name for name, weights in WEIGHTS.items() if weights.model == model and weights.source == "torchvision"]
-    return max(ours, key=lambda name: WEIGHTS[name].top1, default=None)
+def best_weights(model: str) -> str:
+    """The name of a network's most accurate torchvision weights, or of our own. Raises `UsageError` (exit code 2)."""
+    theirs = [name for name, weights in WEIGHTS.items() if weights.model == model and weights.source == "torchvision"]
+    if theirs:
+        return max(theirs, key=lambda name: WEIGHTS[name].top1)
+    ours = [name for name in OWN if name.startswith(f"{model}.")]
+    if not ours:
+        raise UsageError(f"there are no weights of {model}", remedy="weights=FILE, or pretrained=False")
+    return ours[0]
 
 
 def own_config(name: str) -> dict[str, Any]:
