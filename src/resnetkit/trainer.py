@@ -189,19 +189,19 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         """Save and leave where any rank has been asked to stop. Called at the same places on all of them."""
         lost = len(self.unreadable) - self._lost_before
-        allowed = max(FEW_UNREADABLE, self.recipe.data.max_unreadable * len(self.split))
         # A rank sees its share of the images only.
-        number = self.ranks.any(TOO_MANY_UNREADABLE if lost * self.ranks.size > allowed else self.stopping.number)
+        allowed = max(FEW_UNREADABLE, self.recipe.data.max_unreadable * len(self.split) / self.ranks.size)
+        number = self.ranks.any(TOO_MANY_UNREADABLE if lost > allowed else self.stopping.number)
         if not number:
             return
         self.state.save(self.reporter, must=True)
         folder, saved = self.run.folder, f"everything up to step {self.step:,} is saved in {self.run.folder}"
         if number == TOO_MANY_UNREADABLE:
-            gone = [each for found in self.ranks.gather(self.unreadable) for each in found.items()]
+            gone = {file: why for found in self.ranks.gather(self.unreadable) for file, why in found.items()}
             error: ResnetkitError = DataError(
                 f"{len(gone):,} images cannot be read, most of which could when the run began",
                 file=self.data.name,
-                why="the last is {}: {}".format(*gone[-1]),
+                why="the last is {}: {}".format(*list(gone.items())[-1]),
                 remedy=f"{saved}: bring them back, then resnetkit train --resume --out {quote(str(folder))}",
             )
         else:
