@@ -48,17 +48,6 @@ def test_a_base_is_refined(tmp_path: Path) -> None:
     assert recipe.optim == load_recipe("cifar10-paper").optim
 
 
-def test_few_images_are_cropped_more_gently_unless_a_crop_is_asked_for() -> None:
-    recipe = load_recipe("finetune")
-    assert recipe.augmentation(999).crop_scale == recipe.augment.crop_few
-    assert recipe.augmentation(1000) == recipe.augment
-    assert recipe.augment.crop_few[0] > recipe.augment.crop_scale[0]
-    asked = load_recipe("finetune", {"augment": {"crop_scale": (0.5, 1.0)}})
-    assert asked.augmentation(10).crop_scale == asked.augmentation(10_000).crop_scale == (0.5, 1.0)
-    both = load_recipe("finetune", {"augment": {"crop_scale": (0.5, 1.0), "crop_few": (0.9, 1.0)}})
-    assert both.augmentation(10).crop_scale == (0.9, 1.0)
-
-
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_recipe("digits").optim.lr = 1.0

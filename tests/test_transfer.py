@@ -285,20 +285,6 @@ def test_the_head_alone_is_kept_where_fine_tuning_does_not_beat_it(store: Path, 
     assert "fine-tuning did not beat the head alone on validation: the head alone is kept" in capfd.readouterr().err
 
 
-def test_few_photographs_are_cropped_as_the_recipe_says_for_few(store: Path, photos: Path) -> None:
-    """To the bit as if their crop were the only one; another crop gives other weights."""
-    weights = []
-    for name, crops in (
-        ("few", {"crop_scale": (0.1, 0.2), "crop_few": (0.9, 1.0)}),
-        ("plain", {"crop_scale": (0.9, 1.0)}),
-        ("other", {"crop_scale": (0.1, 0.2)}),
-    ):
-        rk.train(photos, "finetune", out=store / name, epochs=1, optim={"lr": 0.1}, augment=crops, **FINETUNE)
-        weights.append(_last_weights(store / name)["conv1.weight"])
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-
-
 def test_fine_tuning_resumes_to_the_bit(store: Path, photos: Path) -> None:
     settings = {**FINETUNE, "epochs": 3, "checkpoint": {"keep": 9}}
     rk.train(photos, "finetune", out=store / "whole", **settings)

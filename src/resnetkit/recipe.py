@@ -14,8 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from resnetkit.errors import UsageError
 
-FEW = 1000
-"""Fewer images to learn from are few (`augment.crop_few`)."""
 LENGTHS = ("epochs", "steps", "examples")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
 
@@ -64,9 +62,6 @@ class AugmentRecipe(_Section):
     pad_crop: int = Field(0, ge=0, description="Pad by this many pixels, crop back at random.")
     random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
     crop_scale: tuple[float, float] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
-    crop_few: tuple[float, float] | None = Field(
-        None, description="crop_scale where fewer than 1,000 images are learnt from; setting crop_scale unsets it."
-    )
     trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
     random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
     mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0 is off.")
@@ -179,11 +174,6 @@ class Recipe(_Section):
         steps = max(1, self.min_steps, math.ceil(examples / batch))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
-    def augmentation(self, images: int) -> AugmentRecipe:
-        """How images are changed at random, in a training split of `images` images."""
-        few = self.augment.crop_few
-        return self.augment if few is None or images >= FEW else self.augment.model_copy(update={"crop_scale": few})
-
     def to_toml(self) -> str:
         """The resolved recipe as TOML text; loading it gives an equal recipe."""
         import tomli_w
@@ -258,12 +248,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds.
-
-    A new `crop_scale` is for few images too.
-    """
-    if changes.get("crop_scale") is not None:
-        settings.pop("crop_few", None)
+    """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds."""
     if any(changes.get(length) is not None for length in LENGTHS):
         for length in (*LENGTHS, "min_steps", "max_steps"):
             settings.pop(length, None)

@@ -38,7 +38,7 @@ FREE = (
 LENGTH = (*LENGTHS, "min_steps", "max_steps")
 WITH_LEAVE = (
     *(*LENGTH, "precision", "data.batch_size", "data.micro_batch"),
-    *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale", "crop_few")),
+    *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale")),
     *(f"augment.{name}" for name in ("trivial_augment", "random_erasing", "mixup", "cutmix")),
     *(f"optim.{name}" for name in ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")),
     *(

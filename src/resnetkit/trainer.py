@@ -146,8 +146,7 @@ class Trainer:
     def _go_on(self, progress: Any) -> None:
         """Train from the current step to the end, or to a roll-back."""
         recipe = self.recipe
-        changes, classes = recipe.augmentation(len(self.split)), len(self.data.classes)
-        augment = Augment(changes, self.preprocess, num_classes=classes, seed=recipe.seed)
+        augment = Augment(recipe.augment, self.preprocess, num_classes=len(self.data.classes), seed=recipe.seed)
         batches = training_batches(
             self.split,
             self.order,

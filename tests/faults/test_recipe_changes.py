@@ -49,7 +49,6 @@ OTHER: dict[str, Any] = {
     "model.group_width": 4,
     "model.drop_path": 0.2,
     "augment.crop_scale": (0.5, 1.0),
-    "augment.crop_few": (0.5, 1.0),
     "optim.name": "adam",
     "optim.schedule": "constant",
     "optim.clip": 1.0,
