@@ -84,3 +84,25 @@ thread.start()
 thread.join()
 """
     assert run(body)[:2] == (0, "True\n")
+
+
+def test_deaths_are_told_once_where_pytorch_has_found_our_handler() -> None:
+    """A run without processes that decode ends badly and leaves it; the next has some, and PyTorch calls it back."""
+    body = """
+from torch.utils.data import DataLoader
+try:
+    with signals.DEATHS.postponed():
+        raise RuntimeError
+except RuntimeError:
+    pass
+batches = iter(DataLoader(list(range(4)), num_workers=1))
+with signals.DEATHS.postponed():
+    seen = 0
+    while True:
+        with signals.DEATHS.told():
+            if next(batches, None) is None:
+                break
+        seen += 1
+print(seen)
+"""
+    assert run(body)[:2] == (0, "4\n")

@@ -104,7 +104,7 @@ class Deaths:
     def __init__(self) -> None:
         self._handler: Callable[[int, FrameType | None], object] | None = None
         self._depth = 0
-        self._waiting = self._missed = False
+        self._waiting = self._missed = self._telling = False
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
@@ -147,9 +147,15 @@ class Deaths:
             self._waiting = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._telling:
+            return  # the handler of before has called the one that it had found, and that was this
         self._missed = not self._waiting
         if self._waiting and self._handler is not None:
-            self._handler(number, frame)
+            self._telling = True
+            try:
+                self._handler(number, frame)
+            finally:
+                self._telling = False
 
 
 DEATHS = Deaths()
