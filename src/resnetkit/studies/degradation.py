@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import Grid, data_of, fit, stacked, warmup
+from resnetkit.studies.fit import Grid, fit, stacked, warmup
 from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
 from resnetkit.studies.study import Place, Row, Study, select
 
@@ -24,14 +24,7 @@ def _grid(place: Place) -> Grid:
 
 
 def _rows(place: Place) -> list[Row]:
-    grid = _grid(place)
-    return [
-        {"data": data_of(place), "network": network, "depth": depth, "lr": rate, "seed": seed}
-        for seed in range(place.seeds or grid.seeds)
-        for depth in grid.depths
-        for rate in grid.rates
-        for network in NETWORKS
-    ]
+    return _grid(place).rows(place, "network", NETWORKS)
 
 
 def _measure(row: Row, place: Place) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
 from resnetkit.studies.fit import LOST, data_of, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, left_out, luck
+from resnetkit.studies.spread import Spread, left_out, luck, overlap
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def _compare(errors: dict[int, Spread], shallow: int, deep: int) -> str:
         return f"{deep} layers are better than {shallow} ({luck(errors[shallow], errors[deep])})"
     if errors[deep].above(errors[shallow]):
         return f"{deep} layers are worse than {shallow} ({luck(errors[deep], errors[shallow])})"
-    gap = abs(errors[shallow].mean - errors[deep].mean)
-    apart = f"their means differ by {gap:.1f} points, and their seeds overlap"
-    return f"{shallow} and {deep} layers cannot be told apart: {apart}"
+    return f"{shallow} and {deep} layers cannot be told apart: {overlap(errors[shallow], errors[deep])}"
 
 
 def _why(test: dict[int, Spread], train: dict[int, Spread], shallow: int, deep: int) -> str:

@@ -5,7 +5,7 @@ The training is the product's own, in a run of the study's folder; one that was 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from resnetkit.classifier import Classifier
 from resnetkit.data import Data, load_data
 from resnetkit.splits import Split
-from resnetkit.studies.study import Place
+from resnetkit.studies.study import Place, Row
 from resnetkit.training import train
 
 QUICK: dict[str, Any] = {
@@ -39,6 +39,16 @@ class Grid:
     seeds: int
     epochs: int | None = None
     """None leaves the length to the recipe."""
+
+    def rows(self, place: Place, column: str, nets: Iterable[str]) -> list[Row]:
+        """All settings, of which `column` names the net, seed by seed."""
+        return [
+            {"data": data_of(place), column: net, "depth": depth, "lr": rate, "seed": seed}
+            for seed in range(place.seeds or self.seeds)
+            for depth in self.depths
+            for rate in self.rates
+            for net in nets
+        ]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import LOST, Grid, data_of, fit, stacked
-from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
+from resnetkit.studies.fit import LOST, Grid, fit, stacked
+from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck, overlap
 from resnetkit.studies.study import Place, Row, Study, select
 
 if TYPE_CHECKING:
@@ -30,14 +30,7 @@ def _grid(place: Place) -> Grid:
 
 
 def _rows(place: Place) -> list[Row]:
-    grid = _grid(place)
-    return [
-        {"data": data_of(place), "depth": depth, "shortcut": option, "lr": rate, "seed": seed}
-        for seed in range(place.seeds or grid.seeds)
-        for depth in grid.depths
-        for rate in grid.rates
-        for option in OPTIONS
-    ]
+    return _grid(place).rows(place, "shortcut", OPTIONS)
 
 
 def _measure(row: Row, place: Place) -> list[Row]:
@@ -72,8 +65,7 @@ def _pair(errors: dict[str, Spread], one: str, other: str) -> str:
     for option in (one, other):
         if not errors[option].values:
             return f"{option} could not be trained at any rate"
-    gap = abs(errors[one].mean - errors[other].mean)
-    return f"{one} and {other} cannot be told apart: their means differ by {gap:.1f} points, and their seeds overlap"
+    return f"{one} and {other} cannot be told apart: {overlap(errors[one], errors[other])}"
 
 
 def _answer(results: Sequence[Row]) -> str:

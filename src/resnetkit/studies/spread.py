@@ -54,6 +54,11 @@ def luck(above: Spread, below: Spread) -> str:
     return f"no seed of one reaches a seed of the other, which without any difference happens 1 time in {ways}"
 
 
+def overlap(one: Spread, other: Spread) -> str:
+    """What there is to say of two groups that are not apart."""
+    return f"their means differ by {abs(one.mean - other.mean):.1f} points, and their seeds overlap"
+
+
 def at_best_rate(lines: Sequence[Row], *, by: str) -> list[Row]:
     """The lines of the learning rate `lr` at which the column `by` is lowest, mean over its lines.
 

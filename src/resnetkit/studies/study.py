@@ -8,13 +8,13 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.device import describe_machine
+from resnetkit.device import describe_machine, one_thread
 from resnetkit.errors import StorageError, UsageError
 from resnetkit.log import Reporter
 from resnetkit.storage import append_file, replace_file
@@ -119,13 +119,15 @@ def run_study(
     results = _read(book, study)
     done = {_name(study, line) for line in results}
     reporter.line(f"{study.title}: {len(grid)} rows, {sum(_name(study, row) in done for row in grid)} of them measured")
-    with _threads(place), reporter.progress(len(grid), len(done), 1, "rows") as progress:
+    # One thread for a quick look: small images leave two too little to share, and figures are the same on any machine
+    # with such a processor.
+    with one_thread() if quick else nullcontext(), reporter.progress(len(grid), len(done), 1, "rows") as progress:
         for number, row in enumerate(grid, 1):
             if _name(study, row) not in done:
                 lines = [{**row, **line} for line in study.measure(row, place)]
                 _append(book, study, lines)
                 results += _parse(_text(study, lines), study)
-                reporter.line(", ".join(f"{key} {value}" for key, value in row.items()))
+                reporter.line(", ".join(f"{key} {row[key]}" for key in study.settings))
             progress(number)
     wanted = {_name(study, row) for row in grid}
     results = [line for line in results if _name(study, line) in wanted]
@@ -134,22 +136,6 @@ def run_study(
     answer = study.answer(results)
     write_page(folder, study, results, answer, quick=quick)
     return Outcome(folder, tuple(results), answer)
-
-
-@contextmanager
-def _threads(place: Place) -> Iterator[None]:
-    """One thread for a quick look: small images leave two too little to share, and on busy cores they wait in turn.
-
-    It also makes figures the same on every machine with such a processor.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if place.quick else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_page() -> None:
