@@ -5,7 +5,7 @@ from typing import Any
 
 from resnetkit.arch import VARIANTS, Arch
 from resnetkit.data import NAMED_SETS, default_data_root, default_recipe
-from resnetkit.pretrained import OWN, WEIGHTS, own_config
+from resnetkit.pretrained import OWN, WEIGHTS, own_config, weights_of
 from resnetkit.recipe import list_recipes
 from resnetkit.summary import summarise
 
@@ -15,7 +15,6 @@ def model_rows() -> list[dict[str, Any]]:
     rows = []
     for name, arch in VARIANTS.items():
         summary = summarise(arch, native_size(arch))
-        known = [each for each in (*WEIGHTS, *OWN) if each.startswith(f"{name}.")]
         rows.append(
             {
                 "name": name,
@@ -23,7 +22,7 @@ def model_rows() -> list[dict[str, Any]]:
                 "multiply_adds": summary.multiply_adds,
                 "pixels": native_size(arch),
                 "source": arch.source,
-                "weights": known,
+                "weights": weights_of(name),
             }
         )
     return rows

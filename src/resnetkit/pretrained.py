@@ -100,12 +100,18 @@ OWN = {folder.name: folder for folder in sorted((Path(__file__).parent / "models
 """Folders of our own weights, by name: each as `Classifier.save` writes it, with its recipe and its figures."""
 
 
+def weights_of(model: str) -> list[str]:
+    """Names of all weights of a network, published ones first."""
+    return [name for name in (*WEIGHTS, *OWN) if name.startswith(f"{model}.")]
+
+
 def best_weights(model: str) -> str:
     """The name of a network's most accurate torchvision weights, or of our own. Raises `UsageError` (exit code 2)."""
-    theirs = [name for name, weights in WEIGHTS.items() if weights.model == model and weights.source == "torchvision"]
+    known = weights_of(model)
+    theirs = [name for name in known if name in WEIGHTS and WEIGHTS[name].source == "torchvision"]
     if theirs:
         return max(theirs, key=lambda name: WEIGHTS[name].top1)
-    ours = [name for name in OWN if name.startswith(f"{model}.")]
+    ours = [name for name in known if name in OWN]
     if not ours:
         raise UsageError(f"there are no weights of {model}", remedy="weights=FILE, or pretrained=False")
     return ours[0]

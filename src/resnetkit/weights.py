@@ -21,7 +21,7 @@ from resnetkit.layouts import adapt_input, fit
 from resnetkit.log import download_bar
 from resnetkit.model import ResNet
 from resnetkit.preprocess import Preprocess
-from resnetkit.pretrained import OWN, WEIGHTS
+from resnetkit.pretrained import OWN, WEIGHTS, weights_of
 from resnetkit.tensorfile import read_json, read_tensors
 
 logger = logging.getLogger("resnetkit")
@@ -169,7 +169,7 @@ def read_source(source: str | Path, told: Told = Told()) -> Source:
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
         return _from_folder(_hub_folder(name.removeprefix(HUB_PREFIX)), name, told)
     if name in VARIANTS:
-        known = [each for each in (*WEIGHTS, *OWN) if each.startswith(f"{name}.")]
+        known = weights_of(name)
         remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"
         raise UsageError(f"{name} names a network and no weights", remedy=remedy)
     if name.partition(".")[0] not in VARIANTS and (path.suffix or len(path.parts) > 1):
