@@ -176,17 +176,15 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     if not folder.exists() and folder.name == str(folder):
         raise UsageError.unknown("data set", str(folder), NAMED_SETS, remedy="a name, or the path of a folder")
     listing = list_folder(folder)
-    if len(listing.classes) < 2 and not whole:
-        raise DataError(
-            f"there is one class only ({', '.join(listing.classes)})", file=folder, why="there is nothing to tell apart"
-        )
+    if not whole:
+        _refuse_single(folder, listing.classes)
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(folder, paths), strict=True))
     unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
     splits: dict[str, Files] = {}
     for name, (members, labels) in listing.splits.items():
         good = [position for position, path in enumerate(members) if not entries[path].why]
-        marks = np.array([entries[path].mark for path in members], dtype=np.int64)
+        marks = np.array([entries[path].content for path in members], dtype=np.int64)
         everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64), marks)
         splits[name] = everything.take(np.array(good, dtype=np.int64))
     allowed = len(entries) if whole else max(FEW_UNREADABLE, settings.max_unreadable * len(entries))
@@ -277,10 +275,8 @@ def _doubts(
 def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
     found = open_shards(source)
     splits, notes = dict(found.splits), list(found.notes)
-    if len(found.classes) < 2 and not whole:
-        raise DataError(
-            f"there is one class only ({found.classes[0]})", file=source, why="there is nothing to tell apart"
-        )
+    if not whole:
+        _refuse_single(source, found.classes)
     if not settings.allow_missing and not whole:
         _refuse_missing(source, found.classes, found.counts)
     if whole and set(splits) == {"train"}:
@@ -296,6 +292,13 @@ def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
             )
         notes.append(f"no val shards in {source}: held out {len(splits['validation']):,} of the training images")
     return Data(source, found.classes, splits.get("train"), splits.get("validation"), splits.get("test"), notes=notes)
+
+
+def _refuse_single(source: str | Path, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"there is one class only ({', '.join(classes)})", file=source, why="there is nothing to tell apart"
+        )
 
 
 def _refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Tensor | np.ndarray]) -> None:

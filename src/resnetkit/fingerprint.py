@@ -73,14 +73,10 @@ def _entries(name: str, split: Split | None, root: Path) -> np.ndarray:
         pixels = (zlib.crc32(image.numpy().tobytes(), len(name)) for image in split.pixels)
         return np.array(list(zip(pixels, labels, strict=True)), dtype=np.int64)
     files = zip(split.paths, labels, split.marks.tolist(), strict=True)
-    pairs = [(key(name, _below(path, root)), key(_size(path), label, mark)) for path, label, mark in files]
+    pairs = [(key(name, _below(path, root)), key(label, mark)) for path, label, mark in files]
     return np.array(pairs, dtype=np.int64)
 
 
 def _below(path: Path, root: Path) -> str:
     """The path inside the set, so that a set may be moved."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1

@@ -65,6 +65,11 @@ class Entry:
     """CRC-32 of its first and last 4 KiB: tells it from most other files of its size, and costs little."""
 
     @property
+    def content(self) -> int:
+        """Size and mark in one number below 2^63."""
+        return self.size % 2**31 << 32 | self.mark
+
+    @property
     def stamp(self) -> Stamp:
         """What changes when the file does."""
         return self.size, self.mtime_ns, self.ctime_ns, self.inode

@@ -48,7 +48,7 @@ class Files:
     labels: Tensor
     """int64, (N,)."""
     marks: np.ndarray
-    """int64, (N,): what the scan knows of each file's content, so that another one in its place is noticed."""
+    """int64, (N,): size and both ends of each file, as the scan saw them, so that another in its place is noticed."""
 
     def __len__(self) -> int:
         return len(self.labels)
