@@ -9,9 +9,9 @@ dependencies = ["torch", "torchvision", "pydantic", "safetensors", "filelock"]
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from resnetkit.arch import VARIANTS  # noqa: E402 - the package is found only now
-from resnetkit.pretrained import best_weights  # noqa: E402
-from resnetkit.weights import create_model  # noqa: E402
+from resnetkit.networks.arch import VARIANTS  # noqa: E402 - the package is found only now
+from resnetkit.weights.load import create_model  # noqa: E402
+from resnetkit.weights.table import best_weights  # noqa: E402
 
 
 def _entry(name: str) -> Callable[..., Any]:

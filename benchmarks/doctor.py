@@ -19,10 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from resnetkit.doctor import check
-from resnetkit.folders import list_folder, list_images
-from resnetkit.preprocess import read_image
-from resnetkit.scan import copies, scan
+from resnetkit.data.scan import copies, scan
+from resnetkit.data.survey import list_folder, list_images
+from resnetkit.doctor.check import check
+from resnetkit.images.reading import read_image
 
 COPIES = 5
 

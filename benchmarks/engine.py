@@ -14,10 +14,11 @@ import time
 
 import torch
 
-from resnetkit.device import choose, one_thread
-from resnetkit.engine import Engine, OpenVINOEngine, TorchEngine, fold, import_openvino
-from resnetkit.model import create_model
-from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.machine.device import choose, one_thread
+from resnetkit.networks.resnet import create_model
+from resnetkit.transfer.backbone import Engine, TorchEngine, fold
+from resnetkit.transfer.openvino import OpenVINOEngine, import_openvino
 
 ROUNDS, SECONDS = 5, 3.0
 

@@ -15,10 +15,10 @@ import time
 import torch
 from torch.nn import functional as F
 
-from resnetkit.device import choose
-from resnetkit.model import create_model
-from resnetkit.optim import create_optimizer
-from resnetkit.recipe import OptimRecipe
+from resnetkit.machine.device import choose
+from resnetkit.networks.resnet import create_model
+from resnetkit.recipes.schema import OptimRecipe
+from resnetkit.training.optim import create_optimizer
 
 
 def main() -> None:

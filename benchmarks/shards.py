@@ -54,12 +54,13 @@ def measure(folder: str, steps: int, batch_size: int, workers: int) -> dict:
     """In this process: index or find the index, feed, and look."""
     import torch
 
-    from resnetkit.augment import Augment
-    from resnetkit.data import load_data
-    from resnetkit.device import choose
-    from resnetkit.feed import evaluation_batches, order_of, training_batches
-    from resnetkit.preprocess import Preprocess
-    from resnetkit.recipe import AugmentRecipe
+    from resnetkit.data.batches import evaluation_batches, training_batches
+    from resnetkit.data.load import load_data
+    from resnetkit.data.order import order_of
+    from resnetkit.images.augment import Augment
+    from resnetkit.images.preprocess import Preprocess
+    from resnetkit.machine.device import choose
+    from resnetkit.recipes.schema import AugmentRecipe
 
     torch.set_num_threads(1)
     compute, preprocess, unreadable = choose("cpu", "fp32"), Preprocess(8, (0.5,) * 3, (0.5,) * 3), {}

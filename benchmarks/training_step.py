@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from resnetkit.device import Precision, choose, describe_machine
-from resnetkit.model import create_model
-from resnetkit.optim import create_optimizer
-from resnetkit.recipe import OptimRecipe
+from resnetkit.machine.device import Precision, choose, describe_machine
+from resnetkit.networks.resnet import create_model
+from resnetkit.recipes.schema import OptimRecipe
+from resnetkit.training.optim import create_optimizer
 
 
 def plain_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: str) -> Callable[[], None]:

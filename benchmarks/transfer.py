@@ -57,7 +57,7 @@ print(100 * right / len(val))
 """What the tutorial does, in as few lines: its preprocessing, its batch size, its optimizer, its epochs. Its frozen
 BatchNorm drifts and its test loop, which trains, is one plain pass here, to its advantage."""
 
-WITHOUT_OPENVINO = "import sys; sys.modules['openvino'] = None; from resnetkit.cli import main; main()"
+WITHOUT_OPENVINO = "import sys; sys.modules['openvino'] = None; from resnetkit.cli.app import main; main()"
 EPOCHS = 10
 SMALL, LARGE = 400, 4000
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import resnetkit as rk
-from resnetkit.cli import main
+from resnetkit.cli.app import main
 
 torch.set_num_threads(1)
 

@@ -8,9 +8,9 @@ import torch
 
 import resnetkit as rk
 from resnetkit.classifier import Classifier
-from resnetkit.device import choose
 from resnetkit.errors import CheckpointError, UsageError
-from resnetkit.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.machine.device import choose
 
 
 def test_what_is_saved_gives_the_same_logits(digits_run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 import resnetkit as rk
-from resnetkit.data import load_data
+from resnetkit.data.load import load_data
 from resnetkit.errors import DataError
 
 

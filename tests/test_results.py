@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resnetkit.model import VARIANTS, ResNet
+from resnetkit.networks.resnet import VARIANTS, ResNet
+from resnetkit.networks.summary import summarise
 from resnetkit.studies import degradation, depth
 from resnetkit.studies.study import Place
-from resnetkit.summary import summarise
 
 CARDS = Path(__file__).parent.parent / "results"
 NAMES = [f"resnet{layers}" for layers in depth.PAPER] + [f"plain{layers}" for layers in depth.PAPER if layers < 1202]

@@ -5,41 +5,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetkit.classifier import Classifier as Classifier
-    from resnetkit.doctor import check as check
-    from resnetkit.evaluation import evaluate as evaluate
-    from resnetkit.hub import push as push
-    from resnetkit.model import Arch as Arch
-    from resnetkit.model import ResNet as ResNet
-    from resnetkit.model import list_models as list_models
+    from resnetkit.doctor.check import check as check
+    from resnetkit.evaluation.evaluate import evaluate as evaluate
+    from resnetkit.images.preprocess import Preprocess as Preprocess
+    from resnetkit.networks.resnet import Arch as Arch
+    from resnetkit.networks.resnet import ResNet as ResNet
+    from resnetkit.networks.resnet import list_models as list_models
+    from resnetkit.networks.summary import summarise as summarise
     from resnetkit.prediction import predict as predict
-    from resnetkit.preprocess import Preprocess as Preprocess
-    from resnetkit.recipe import Recipe as Recipe
-    from resnetkit.recipe import load_recipe as load_recipe
-    from resnetkit.summary import summarise as summarise
-    from resnetkit.training import train as train
-    from resnetkit.weights import create_model as create_model
-    from resnetkit.weights import from_pretrained as from_pretrained
-    from resnetkit.weights import load as load
+    from resnetkit.recipes.load import load_recipe as load_recipe
+    from resnetkit.recipes.schema import Recipe as Recipe
+    from resnetkit.training.train import train as train
+    from resnetkit.weights.hub import push as push
+    from resnetkit.weights.load import create_model as create_model
+    from resnetkit.weights.load import from_pretrained as from_pretrained
+    from resnetkit.weights.load import load as load
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Arch": "model",
+    "Arch": "networks.resnet",
     "Classifier": "classifier",
-    "Preprocess": "preprocess",
-    "Recipe": "recipe",
-    "ResNet": "model",
-    "check": "doctor",
-    "create_model": "weights",
-    "evaluate": "evaluation",
-    "from_pretrained": "weights",
-    "list_models": "model",
-    "load": "weights",
-    "load_recipe": "recipe",
+    "Preprocess": "images.preprocess",
+    "Recipe": "recipes.schema",
+    "ResNet": "networks.resnet",
+    "check": "doctor.check",
+    "create_model": "weights.load",
+    "evaluate": "evaluation.evaluate",
+    "from_pretrained": "weights.load",
+    "list_models": "networks.resnet",
+    "load": "weights.load",
+    "load_recipe": "recipes.load",
     "predict": "prediction",
-    "push": "hub",
-    "summarise": "summary",
-    "train": "training",
+    "push": "weights.hub",
+    "summarise": "networks.summary",
+    "train": "training.train",
 }
 
 __all__ = [*sorted(_HOME)]

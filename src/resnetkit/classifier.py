@@ -14,11 +14,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from resnetkit.device import Compute, Precision, choose
 from resnetkit.errors import CheckpointError, UsageError
-from resnetkit.model import VARIANTS, Arch, ResNet
-from resnetkit.preprocess import Preprocess
-from resnetkit.storage import replace_file, sha256
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine.device import Compute, Precision, choose
+from resnetkit.machine.storage import replace_file, sha256
+from resnetkit.networks.resnet import VARIANTS, Arch, ResNet
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

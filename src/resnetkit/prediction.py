@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier
+from resnetkit.data.survey import list_images
 from resnetkit.errors import DataError
-from resnetkit.folders import list_images
 
 BATCH_SIZE = 32
 

@@ -189,7 +189,8 @@ class _Child:
             os.chdir(case.cwd)
         for kind, most in case.limits.items():
             resource.setrlimit(kind, (most, most))
-        from resnetkit import cli, train
+        from resnetkit import train
+        from resnetkit.cli import app as cli
 
         finish = None
         try:
@@ -245,7 +246,7 @@ def _warm_up() -> None:
     import torch._dynamo
     import torchvision.transforms.v2  # noqa: F401
 
-    from resnetkit.cli import app
+    from resnetkit.cli.app import app
 
     torch.set_num_threads(1)
     sklearn.datasets.load_digits()

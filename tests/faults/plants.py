@@ -57,8 +57,9 @@ class Points:
     def _watch_network(self) -> None:
         import torch
 
-        from resnetkit import trainer, training
-        from resnetkit.model import ResNet
+        from resnetkit.networks.resnet import ResNet
+        from resnetkit.training import loop as trainer
+        from resnetkit.training import train as training
 
         def counted(original: Callable, label: Callable[..., str]) -> Callable:
             @functools.wraps(original)
@@ -193,7 +194,7 @@ def kill_a_worker() -> None:
 
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
-    from resnetkit import splits
+    from resnetkit.data import splits
 
     original, owner, calls = splits.read_image, os.getpid(), itertools.count()
 
@@ -207,7 +208,7 @@ def hang_in_a_worker(after: int) -> None:
 
 def poison(*steps: int) -> None:
     """Images of some steps are not finite."""
-    from resnetkit import trainer
+    from resnetkit.training import loop as trainer
 
     original = trainer.training_batches
 
@@ -222,7 +223,7 @@ def small_memory(most: int) -> None:
     """No more than so many images at a time can be learnt from."""
     import torch
 
-    from resnetkit.model import ResNet
+    from resnetkit.networks.resnet import ResNet
 
     original = ResNet.forward
 

@@ -13,7 +13,7 @@ import torch
 from conftest import draw
 from faults import plants
 from faults.harness import run
-from resnetkit import checkpoint
+from resnetkit.runs import checkpoint
 
 NET = {
     "device": "cpu",

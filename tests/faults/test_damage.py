@@ -13,11 +13,11 @@ import torch
 
 from faults.harness import run
 from faults.runs import assert_same, begin, same_tensors, whole
-from resnetkit import checkpoint
-from resnetkit.checkpoint import Checkpoint
 from resnetkit.errors import CheckpointError
-from resnetkit.storage import sha256
-from test_tensorfile import NAMES, payloads
+from resnetkit.machine.storage import sha256
+from resnetkit.runs import checkpoint
+from resnetkit.runs.checkpoint import Checkpoint
+from weights.test_tensorfile import NAMES, payloads
 
 Harm = Callable[[Path, Path], None]
 """Does something to the newest checkpoint; the other path is that of the older one."""

@@ -15,7 +15,7 @@ import pytest
 from faults import plants
 from faults.harness import run
 from faults.runs import assert_same, begin, points, whole
-from resnetkit import checkpoint
+from resnetkit.runs import checkpoint
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 IN_A_SAVE = re.compile(r"before (open|write|fsync|rename|mkdir|unlink|rmdir) checkpoints(?<!mkdir checkpoints)")

@@ -13,11 +13,11 @@ from faults import plants
 from faults.harness import run
 from faults.powercut import Disk, build
 from faults.runs import begin
-from resnetkit import checkpoint
 from resnetkit.classifier import load_classifier
-from resnetkit.log import Journal
-from resnetkit.recipe import load_recipe
-from resnetkit.run import Run
+from resnetkit.recipes.load import load_recipe
+from resnetkit.runs import checkpoint
+from resnetkit.runs.folder import Run
+from resnetkit.runs.journal import Journal
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from faults.harness import run
 from faults.runs import begin, rows, whole
 from faults.test_damage import sign, stopped
 from resnetkit.errors import UsageError
-from resnetkit.recipe import Recipe, load_recipe
-from resnetkit.run import FREE, REFUSED, WITH_LEAVE, flat, open_run
+from resnetkit.recipes.load import load_recipe
+from resnetkit.recipes.schema import Recipe
+from resnetkit.runs.folder import FREE, REFUSED, WITH_LEAVE, flat, open_run
 
 DEFAULTS = flat(Recipe().model_dump())
 LENGTHS = ("epochs", "steps", "examples")

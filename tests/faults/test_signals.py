@@ -12,7 +12,7 @@ import pytest
 from faults import plants
 from faults.harness import run
 from faults.runs import assert_same, begin, points, whole
-from resnetkit import checkpoint
+from resnetkit.runs import checkpoint
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
 PHASES = {

@@ -15,15 +15,15 @@ from torch import nn
 from faults import plants
 from faults.harness import run
 from faults.runs import assert_same, begin, rows, same_tensors, whole
-from resnetkit import checkpoint
-from resnetkit.device import Compute
+from resnetkit.data.batches import Batch
 from resnetkit.errors import MemoryLimitError
-from resnetkit.feed import Batch
-from resnetkit.model import create_model
-from resnetkit.optim import Schedule
-from resnetkit.ranks import ALONE
-from resnetkit.recipe import Recipe
-from resnetkit.step import Stepper
+from resnetkit.machine.device import Compute
+from resnetkit.machine.ranks import ALONE
+from resnetkit.networks.resnet import create_model
+from resnetkit.recipes.schema import Recipe
+from resnetkit.runs import checkpoint
+from resnetkit.training.optim import Schedule
+from resnetkit.training.step import Stepper
 
 TINY = {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem": "cifar", "stem_width": 8}
 

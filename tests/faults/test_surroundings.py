@@ -15,9 +15,9 @@ import pytest
 from faults import plants
 from faults.harness import Case, run, start, unchanged, wait
 from faults.runs import assert_same, begin, command, points, same_tensors, whole
-from resnetkit import checkpoint
 from resnetkit.errors import UsageError
-from resnetkit.run import open_run
+from resnetkit.runs import checkpoint
+from resnetkit.runs.folder import open_run
 
 
 def test_a_second_process_is_turned_away_by_name(home: Path) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
-from resnetkit.device import Compute
+from resnetkit.data.splits import Images
 from resnetkit.errors import StorageError
-from resnetkit.model import ResNet
-from resnetkit.preprocess import Preprocess
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine.device import Compute
+from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import permutation, torch_seed
-from resnetkit.splits import Images
 
 EPOCHS, BATCH, TEST_BATCH, RATE = 10, 15, 5, 1e-3
 DIVISOR = 20

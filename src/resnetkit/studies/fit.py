@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import Data, load_data
-from resnetkit.splits import Split
+from resnetkit.data.dataset import Data
+from resnetkit.data.load import load_data
+from resnetkit.data.splits import Split
 from resnetkit.studies.study import Place, Row
-from resnetkit.training import train
+from resnetkit.training.train import train
 
 QUICK: dict[str, Any] = {
     "precision": "fp32",

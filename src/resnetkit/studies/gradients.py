@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from resnetkit import device
-from resnetkit.augment import Augment
-from resnetkit.data import Data
+from resnetkit.data.batches import training_batches
+from resnetkit.data.dataset import Data
+from resnetkit.data.order import order_of
+from resnetkit.data.splits import Images
 from resnetkit.errors import DataError
-from resnetkit.feed import order_of, training_batches
-from resnetkit.model import ResNet
-from resnetkit.optim import Schedule
+from resnetkit.images.augment import Augment
+from resnetkit.machine import device
+from resnetkit.machine.ranks import ALONE
+from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import permutation
-from resnetkit.ranks import ALONE
-from resnetkit.recipe import Recipe, load_recipe
-from resnetkit.splits import Images
-from resnetkit.start import training_preprocess
-from resnetkit.step import Stepper
+from resnetkit.recipes.load import load_recipe
+from resnetkit.recipes.schema import Recipe
 from resnetkit.studies.derivative import check_identity, layer_gradients
 from resnetkit.studies.networks import SHAPES, build_network, study_data
 from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.training.optim import Schedule
+from resnetkit.training.setup import training_preprocess
+from resnetkit.training.step import Stepper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

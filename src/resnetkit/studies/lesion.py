@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import nn
 
-from resnetkit.blocks import PadShortcut
-from resnetkit.evaluation import score
-from resnetkit.model import ResNet
+from resnetkit.evaluation.evaluate import score
+from resnetkit.networks.blocks import PadShortcut
+from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
 from resnetkit.studies.fit import data_of, fit, images_to_test, stacked
 from resnetkit.studies.spread import Spread, luck

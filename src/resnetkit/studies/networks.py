@@ -6,13 +6,14 @@ from typing import Any
 from torch import nn
 
 from resnetkit.classifier import Classifier
-from resnetkit.data import Data, load_data
-from resnetkit.model import ResNet, create_model
+from resnetkit.data.dataset import Data
+from resnetkit.data.load import load_data
+from resnetkit.networks.resnet import ResNet, create_model
 from resnetkit.randomness import torch_seed
-from resnetkit.recipe import DataRecipe
+from resnetkit.recipes.schema import DataRecipe
 from resnetkit.studies.fit import stacked, warmup
 from resnetkit.studies.study import Place
-from resnetkit.training import train
+from resnetkit.training.train import train
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {"residual": False},

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from resnetkit.storage import replace_file
+from resnetkit.machine.storage import replace_file
 from resnetkit.studies.study import Row, Study
 
 STYLE = """

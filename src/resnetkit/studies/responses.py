@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.classifier import Classifier
+from resnetkit.data.splits import Images
 from resnetkit.errors import DataError
-from resnetkit.model import ResNet
-from resnetkit.splits import Images
+from resnetkit.networks.resnet import ResNet
 from resnetkit.studies.fit import images_of
 from resnetkit.studies.networks import train_network
 from resnetkit.studies.study import Place, Row, Study, select

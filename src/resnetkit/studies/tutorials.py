@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from resnetkit.data.splits import Images, hold_out
 from resnetkit.errors import DataError
-from resnetkit.evaluation import score
-from resnetkit.model import create_model
-from resnetkit.splits import Images, hold_out
+from resnetkit.evaluation.evaluate import score
+from resnetkit.networks.resnet import create_model
 from resnetkit.studies.faults import (
     BATCH,
     CENTRE,

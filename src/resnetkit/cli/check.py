@@ -1,0 +1,35 @@
+"""`resnetkit check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Json, Workers, console, print_json
+
+
+def check_command(
+    data: Annotated[Path, Parameter(name="DATA")],
+    /,
+    *,
+    workers: Workers = None,
+    json_output: Json = False,
+    strict: Annotated[bool, Parameter(negative="", help="Exit with 3 where an error was found.")] = False,
+) -> int:
+    """Look through a folder of images for what spoils training or its scores.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, or of train/, val/ and test/ with class folders in them.
+    """
+    from resnetkit.doctor.check import check
+    from resnetkit.machine.console import Reporter
+
+    with Reporter().progress(None, 0, 1, "images") as progress:
+        report = check(data, workers=workers, progress=progress)
+    if json_output:
+        print_json(report.to_dict())
+    else:
+        print(report.to_text(min(console().width, 100)))
+    return 3 if strict and report.serious else 0

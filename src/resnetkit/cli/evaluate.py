@@ -1,0 +1,68 @@
+"""`resnetkit evaluate`."""
+
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import (
+    FOREIGN,
+    DataRoot,
+    Device,
+    Foreign,
+    Json,
+    Model,
+    Precision,
+    Strict,
+    Workers,
+    importing,
+    print_json,
+    told,
+)
+
+
+def evaluate_command(
+    source: Model,
+    data: Annotated[str, Parameter(name="DATA")],
+    /,
+    *,
+    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
+    data_root: DataRoot = None,
+    crops: Literal[1, 10] = 1,
+    batch_size: int = 256,
+    workers: Workers = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json_output: Json = False,
+    strict: Strict = False,
+) -> int:
+    """Measure a trained model on labelled images: top-1, top-5, loss.
+
+    Parameters
+    ----------
+    data
+        A named set, or a folder of images or shards whose classes the model knows.
+    crops
+        10 averages over corners, centre and their mirror images, as the paper's tables do.
+    batch_size
+        Images at a time. It changes the speed only.
+    """
+    with importing():
+        from resnetkit.evaluation.evaluate import evaluate
+        from resnetkit.weights.load import load
+
+    classifier = load(source, **told(foreign), device=device, precision=precision)
+    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers, crops=crops)
+    unreadable: dict[str, str] = report["unreadable"]
+    for file, why in unreadable.items():
+        print(f"left out: {file}: {why}", file=sys.stderr)
+    if json_output:
+        print_json({"model": source, "compute": classifier.compute.describe()} | report)
+    else:
+        print(
+            f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
+            f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
+        )
+        if unreadable:
+            print(f"{len(unreadable)} images could not be read and are not counted.")
+    return 9 if strict and unreadable else 0

@@ -1,0 +1,85 @@
+"""`resnetkit predict`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import (
+    FOREIGN,
+    Device,
+    Foreign,
+    Model,
+    Precision,
+    Strict,
+    console,
+    importing,
+    print_json,
+    told,
+)
+
+
+def predict_command(
+    source: Model,
+    images: Annotated[list[Path], Parameter(name="IMAGES", consume_multiple=True)],
+    /,
+    *,
+    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
+    top: int = 3,
+    batch_size: int = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json_output: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a file.")] = False,
+    strict: Strict = False,
+) -> int:
+    """Say what is on images: the most probable classes of each file, in the order of the files.
+
+    Parameters
+    ----------
+    images
+        Files, or folders of files.
+    top
+        How many classes to name.
+    """
+    from resnetkit.errors import UsageError
+
+    with importing():
+        from resnetkit.prediction import Prediction, predict_each
+        from resnetkit.weights.load import load
+
+    if top < 1:
+        raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
+    classifier = load(source, **told(foreign), device=device, precision=precision)
+    failed = 0
+    rows: list[Prediction] = []
+    for row in predict_each(classifier, images, top=top, batch_size=batch_size):
+        failed += row.error is not None
+        if json_output:
+            print_json(row.to_dict())
+        else:
+            rows.append(row)
+    if not json_output:
+        _print_predictions(rows)
+    if failed:
+        print(f"{failed} of the images could not be read.", file=sys.stderr)
+    return 9 if strict and failed else 0
+
+
+def _print_predictions(rows: list[Any]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("file", "most probable", "then"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        file = Text(row.file.encode(errors="backslashreplace").decode())
+        if row.error is not None:
+            table.add_row(file, Text(row.error, style="red"), "")
+            continue
+        (label, share), *others = row.top
+        then = ", ".join(f"{name} {part:.1%}" for name, part in others)
+        table.add_row(file, Text(f"{label} {share:.1%}"), Text(then))
+    console().print(table)

@@ -1,0 +1,58 @@
+"""`resnetkit shard`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Json, Strict, print_json
+
+
+def shard_command(
+    folder: Annotated[Path, Parameter(name="FOLDER")],
+    /,
+    *,
+    out: Path,
+    megabytes: float = 256.0,
+    validation: float = 0.1,
+    seed: int = 0,
+    json_output: Json = False,
+    strict: Strict = False,
+) -> int:
+    """Write a folder of images as WebDataset shards.
+
+    Parameters
+    ----------
+    folder
+        A folder of class folders, or of train/, val/ and test/ with class folders in them.
+    out
+        Folder of the shards.
+    megabytes
+        Size at which a shard is closed.
+    validation
+        Share held out where the folder has no val/, as training holds it out.
+    seed
+        Of the order in which pictures are mixed.
+    """
+    from resnetkit.data.shards.write import shard
+    from resnetkit.machine.console import Reporter
+
+    with Reporter().progress(None, 0, 1, "images") as progress:
+        description = shard(folder, out, megabytes=megabytes, validation=validation, seed=seed, progress=progress)
+    left_out: dict[str, str] = description["left_out"]
+    for file, why in left_out.items():
+        print(f"left out: {file}: {why}", file=sys.stderr)
+    splits = {
+        name: {"shards": len(parts)} | {key: sum(part[key] for part in parts) for key in ("samples", "bytes")}
+        for name, parts in description["splits"].items()
+    }
+    if json_output:
+        print_json({"out": str(out), "classes": description["classes"], "splits": splits, "left_out": left_out})
+    else:
+        for name, sums in splits.items():
+            print(f"{name}: {sums['samples']:,} images in {sums['shards']:,} shards, {sums['bytes'] / 1e6:,.1f} MB")
+        if left_out:
+            print(f"{len(left_out)} images could not be read and are not in the shards.")
+        print(f"Next:\n  resnetkit train {out}")
+    return 9 if strict and left_out else 0

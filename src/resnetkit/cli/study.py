@@ -1,0 +1,40 @@
+"""`resnetkit study`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import DataRoot, Json, print_json
+
+
+def study_command(
+    name: Annotated[str, Parameter(name="NAME")],
+    /,
+    *,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+    seeds: int | None = None,
+    data_root: DataRoot = None,
+    json_output: Json = False,
+) -> None:
+    """Put a claim about residual networks to the test.
+
+    Parameters
+    ----------
+    name
+        degradation, depth, gradients, lesion, responses, shortcuts, tutorials.
+    quick
+        Answer in minutes on two cores.
+    out
+        Folder of results, figure and page. Without it: studies/NAME, or studies/NAME-quick.
+    seeds
+        How many seeds. Without it: as many as the study needs.
+    """
+    from resnetkit.studies.laboratory import run_study
+
+    outcome = run_study(name, quick=quick, out=out, data_root=data_root, seeds=seeds)
+    if json_output:
+        print_json({"study": name, "quick": quick, "out": str(outcome.folder), "answer": outcome.answer})
+    else:
+        print(f"{outcome.answer}\n\nThe page: {outcome.folder / 'index.html'}")

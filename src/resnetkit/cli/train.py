@@ -1,0 +1,86 @@
+"""`resnetkit train`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Changes, DataRoot, Json, Strict, importing, print_json
+
+
+def train_command(
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    model: str | None = None,
+    weights: str | None = None,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    accept_data_change: Annotated[bool, Parameter(negative="")] = False,
+    data_root: DataRoot = None,
+    json_output: Json = False,
+    strict: Strict = False,
+    changes: Changes = None,
+) -> int:
+    """Train a network on a named set or on a folder of images.
+
+    Parameters
+    ----------
+    data
+        digits, fashion-mnist, cifar10, cifar100, a folder of images, or shards [default: digits].
+    recipe
+        A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
+    model
+        A name from `resnetkit list models`; short for --model.name.
+    weights
+        Start from these instead of from nothing: a name from `resnetkit list weights`, a file, a folder, a hub id.
+    out
+        Folder of the run. Without it: runs/DATA-TIME.
+    resume
+        Go on with the run in --out, exactly, from its last checkpoint; where there is none yet, begin.
+    allow_change
+        With --resume: recipe keys that may differ from those that the run was begun with, such as optim.lr.
+    accept_data_change
+        With --resume: go on although the images are others.
+    """
+    with importing():
+        from resnetkit.training.train import train
+
+    settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
+    if weights is not None:
+        settings["model"] = {**settings.get("model", {}), "weights": weights}
+    if model is not None:
+        settings["model"] = {**settings.get("model", {}), "name": model}
+    classifier = train(
+        data,
+        recipe,
+        out=out,
+        resume=resume,
+        allow_change=allow_change or (),
+        accept_data_change=accept_data_change,
+        data_root=data_root,
+        **settings,
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # the first rank speaks for all
+    figures, folder = classifier.metrics, classifier.folder
+    run = folder.parent if folder is not None else Path()
+    if json_output:
+        keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
+        report = {"run": str(run), "model": classifier.model, "data": classifier.recipe["data"]["name"]}
+        extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
+        print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
+    else:
+        print(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
+        hints = {
+            f"resnetkit predict {run} PICTURE…": "what is on a picture",
+            f"resnetkit summary {run}": "the network, stage by stage",
+        }
+        if classifier.recipe["data"]["name"] == "digits":
+            hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
+        print("Next:")
+        for hint, what in hints.items():
+            print(f"  {hint:{max(map(len, hints))}}  {what}")
+    return 9 if strict and figures["unreadable"] else 0

@@ -1,0 +1,42 @@
+"""`resnetkit verify-resume`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from resnetkit.cli.options import Json, print_json
+
+
+def verify_resume_command(
+    recipe: str = "digits",
+    /,
+    *,
+    data: str | None = None,
+    limit: Annotated[int, Parameter(help="Images to train on.")] = 400,
+    json_output: Json = False,
+) -> int:
+    """Prove on this machine that a killed run goes on exactly.
+
+    Parameters
+    ----------
+    recipe
+        A name from `resnetkit list recipes`, or a TOML file.
+    data
+        A named set or a folder of images instead of the recipe's own.
+    """
+    from dataclasses import asdict
+
+    from resnetkit.runs.verification import verify_resume
+
+    verdict = verify_resume(recipe, data=data, limit=limit)
+    exact = not verdict.differences
+    if json_output:
+        print_json({"exact": exact} | asdict(verdict))
+    elif exact:
+        print(
+            f"exact: killed and resumed from step {verdict.resumed_from}, the run ended with the same journal and the "
+            f"same {verdict.tensors} tensors, to the bit ({verdict.seconds:.0f} s)"
+        )
+    else:
+        print(f"not exact: {', '.join(verdict.differences[:5])} and so on, {len(verdict.differences)} in all")
+    return 0 if exact else 1

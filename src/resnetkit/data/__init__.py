@@ -1,0 +1,1 @@
+"""Labelled images: found, split, put in order, fed."""

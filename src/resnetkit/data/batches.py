@@ -1,0 +1,237 @@
+"""Batches, on the device, normalised: an endless stream for training, one exact pass for evaluation.
+
+Training sees the epochs' random orders laid end to end and cut into batches of one size. No image is dropped, no batch
+is ragged, and step s begins at sample s * batch_size whatever came before, so that a run can start at any step. Of
+several processes that train together, each takes its part of every batch.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from resnetkit.data.order import Order
+from resnetkit.data.shards.read import Shards
+from resnetkit.data.splits import Files, Images, Split
+from resnetkit.errors import DataError, StorageError
+from resnetkit.images.augment import Augment
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine.device import Compute
+from resnetkit.machine.ranks import ALONE, Ranks
+from resnetkit.machine.signals import DEATHS, leave_signals_to_parent
+
+PATIENCE = "RESNETKIT_WORKER_SECONDS"
+"""Environment variable: how long to wait for a process that decodes; ten minutes by default."""
+FEW_FILES = 64
+"""Below this many files, starting processes to decode them costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees."""
+
+    images: Tensor
+    """Normalised floats, (N, C, H, W), on the device."""
+    targets: Tensor
+    """What the loss is computed against: labels (N,), or soft targets (N, num_classes) after mixing."""
+    labels: Tensor
+    """The true classes, (N,)."""
+
+
+def training_batches(
+    split: Split,
+    order: Order,
+    augment: Augment,
+    compute: Compute,
+    *,
+    start: int,
+    stop: int,
+    workers: int | None = None,
+    unreadable: dict[str, str],
+) -> Iterator[Batch]:
+    """This rank's part of the batches of steps `start` to `stop`.
+
+    A file that cannot be decoded is left out and named in `unreadable`.
+    """
+    places = _Places(order, start, stop)
+    if isinstance(split, Images):
+        raw = _from_memory(split, places, augment, compute)
+    else:
+        raw = _from_files(split, places, augment, compute, workers, unreadable)
+    for step, pixels, labels, epochs, indices in raw:
+        pixels = augment.geometry(pixels, epochs, indices)
+        images = augment.erase(augment.preprocess.normalise(pixels), epochs, indices)
+        images, targets = augment.mix(images, labels, step)
+        yield Batch(images, targets, labels)
+
+
+RawBatch = tuple[int, Tensor, Tensor, np.ndarray, np.ndarray]
+
+
+class _Places(Sampler[list]):
+    """The samples of every step: (epoch, index) pairs for a loader, arrays for whoever follows it."""
+
+    def __init__(self, order: Order, start: int, stop: int) -> None:
+        self.order, self.steps = order, range(start, stop)
+
+    def arrays(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Step, epochs, indices."""
+        for step in self.steps:
+            yield step, *self.order.mine(step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for _, epochs, indices in self.arrays():
+            yield list(zip(epochs.tolist(), indices.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _from_memory(split: Images, places: _Places, augment: Augment, compute: Compute) -> Iterator[RawBatch]:
+    # Pixels stay where they are drawn from: on an accelerator the whole split is moved there once.
+    pixels, labels = compute.tensor(split.pixels), compute.tensor(split.labels)
+    for step, epochs, indices in places.arrays():
+        chosen = torch.from_numpy(indices).to(pixels.device)
+        batch = pixels[chosen]
+        if augment.per_image:
+            drawn = zip(batch, epochs.tolist(), indices.tolist(), strict=True)
+            batch = torch.stack([augment.pixels(image, epoch, index) for image, epoch, index in drawn])
+        else:
+            batch = augment.preprocess.batch(batch)
+        yield step, batch, labels[chosen], epochs, indices
+
+
+class _TrainingFiles(Dataset):
+    """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason."""
+
+    def __init__(self, split: Files | Shards, augment: Augment) -> None:
+        self.split, self.augment = split, augment
+
+    def __getitem__(self, index: tuple[int, int]) -> Tensor | str:
+        epoch, number = index
+        try:
+            image = self.split.image(number, self.augment.preprocess.channels)
+        except DataError as error:
+            return error.why or error.what
+        return self.augment.image(image, epoch, number)
+
+
+class _EvaluationFiles(Dataset):
+    def __init__(self, split: Files | Shards, preprocess: Preprocess, ten_crops: bool) -> None:
+        self.split, self.channels = split, preprocess.channels
+        self.look = preprocess.ten_crops if ten_crops else preprocess.pixels
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return self.look(self.split.image(index, self.channels))
+        except DataError as error:
+            return error.why or error.what
+
+
+Decoded = tuple[Tensor | None, list[int], dict[int, str]]
+"""Pixels of the files that could be read, their places in the batch, and why the others could not be."""
+
+
+def _gather(items: list[Tensor | str]) -> Decoded:
+    """One tensor for a whole batch: each that a process hands over costs an open file."""
+    good = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
+    why = {place: item for place, item in enumerate(items) if isinstance(item, str)}
+    return torch.stack(list(good.values())) if good else None, list(good), why
+
+
+def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int | None) -> Iterator[Decoded]:
+    """What a loader gives. Raises `StorageError` (exit code 7) where a process that decodes has died or hangs."""
+    if workers is None:
+        workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_gather,
+        worker_init_fn=leave_signals_to_parent,
+        timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
+    )
+    batches_left = iter(loader)  # from here on PyTorch watches its processes
+    try:
+        with DEATHS.postponed():
+            while True:
+                with DEATHS.told():
+                    decoded = next(batches_left, None)
+                if decoded is None:
+                    return
+                yield decoded
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
+            raise
+        raise StorageError(
+            "a process that decodes images has died or hangs",
+            why=" ".join(str(error).split())[:160],
+            remedy="fewer of them with --data.workers, more shared memory (--shm-size) in a container; then --resume",
+        ) from error
+
+
+def _from_files(
+    split: Files | Shards,
+    places: _Places,
+    augment: Augment,
+    compute: Compute,
+    workers: int | None,
+    unreadable: dict[str, str],
+) -> Iterator[RawBatch]:
+    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers)
+    for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
+        unreadable |= {split.name(int(indices[place])): reason for place, reason in why.items()}
+        if pixels is None:
+            raise DataError("no image of a whole batch can be read", file=split.name(int(indices[0])))
+        epochs, indices = epochs[good], indices[good]
+        yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices
+
+
+class _InOrder(Sampler[list]):
+    """Every sample of a range once, `batch_size` at a time."""
+
+    def __init__(self, samples: range, batch_size: int) -> None:
+        self.samples, self.batch_size = samples, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for begin in range(0, len(self.samples), self.batch_size):
+            yield list(self.samples[begin : begin + self.batch_size])
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+
+def evaluation_batches(
+    split: Split,
+    preprocess: Preprocess,
+    compute: Compute,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    unreadable: dict[str, str],
+    ranks: Ranks = ALONE,
+    ten_crops: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image of this rank's part once, in order: normalised (N, C, H, W), and labels (N,), on the device.
+
+    With `ten_crops`, ten crops stand for each image, one after the other: (10 N, C, H, W).
+    """
+    batches = _InOrder(range(len(split))[ranks.share(len(split))], batch_size)
+    if isinstance(split, Images):
+        for batch in batches:
+            part = split.take(np.array(batch))
+            raw = compute.tensor(part.pixels)
+            pixels = preprocess.ten_crops_batch(raw).flatten(0, 1) if ten_crops else preprocess.batch(raw)
+            yield preprocess.normalise(pixels), compute.tensor(part.labels)
+        return
+    loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers)
+    for batch, (pixels, good, why) in zip(batches, loader, strict=True):
+        unreadable |= {split.name(batch[place]): reason for place, reason in why.items()}
+        if pixels is not None:
+            labels = split.labels_at(np.array(batch)[good])
+            pixels = pixels.flatten(0, 1) if ten_crops else pixels
+            yield preprocess.normalise(compute.tensor(pixels)), compute.tensor(labels)

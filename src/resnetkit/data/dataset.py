@@ -1,0 +1,51 @@
+"""A set of labelled images, and what it must hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from resnetkit.data.splits import Split
+from resnetkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class Data:
+    """A set of labelled images. `notes` say what was decided on the way; `unreadable` maps a file to the reason."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split | None = None
+    validation: Split | None = None
+    test: Split | None = None
+    channels: int = 3
+    notes: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def held_out(self) -> tuple[str, Split]:
+        """The split to report: test where there is one, else validation."""
+        for name, split in (("test", self.test), ("validation", self.validation)):
+            if split is not None:
+                return name, split
+        raise DataError("there is nothing to evaluate on", file=self.name, remedy="a folder val/ or test/")
+
+
+def _refuse_single(source: str | Path, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"there is one class only ({', '.join(classes)})", file=source, why="there is nothing to tell apart"
+        )
+
+
+def _refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Tensor | np.ndarray]) -> None:
+    for split_name, present in counts.items():
+        missing = [name for name, count in zip(classes, present.tolist(), strict=True) if not count]
+        if missing:
+            raise DataError(
+                f"the {split_name} split has no image of {', '.join(missing[:5])}",
+                file=source,
+                why=f"the classes are {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
+                remedy="add some, or accept it with --data.allow-missing",
+            )

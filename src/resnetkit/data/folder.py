@@ -1,0 +1,169 @@
+"""A folder of images as a set."""
+
+import os
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
+from resnetkit.data.scan import Entry, apart, copies, scan, shown
+from resnetkit.data.splits import Files, Images, Listed, Split, hold_out
+from resnetkit.data.survey import IMBALANCE, list_folder, twins
+from resnetkit.errors import DataError
+from resnetkit.images.preprocess import to_tensor
+from resnetkit.images.reading import read_image
+from resnetkit.recipes.schema import DataRecipe
+
+IN_MEMORY_SIDE = 64
+
+
+IN_MEMORY_BYTES = 2**30
+
+
+FEW_UNREADABLE = 3
+"""Training leaves out so many unreadable images in any case; `data.max_unreadable` is the share beyond that."""
+
+
+_COPIES = {
+    "splits": "are in two splits, so scores are too good",
+    "classes": "are in two classes, so labels are wrong",
+    "": "are the same file twice",
+}
+
+
+def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+    listing = list_folder(folder)
+    if not whole:
+        _refuse_single(folder, listing.classes)
+    paths = [path for members, _ in listing.splits.values() for path in members]
+    entries = dict(zip(paths, scan(folder, paths), strict=True))
+    unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
+    splits: dict[str, Files] = {}
+    for name, (members, labels) in listing.splits.items():
+        good = [position for position, path in enumerate(members) if not entries[path].why]
+        marks = np.array([entries[path].content for path in members], dtype=np.int64)
+        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64), marks)
+        splits[name] = everything.take(np.array(good, dtype=np.int64))
+    allowed = len(entries) if whole else max(FEW_UNREADABLE, settings.max_unreadable * len(entries))
+    _refuse_unreadable(folder, splits, unreadable, len(entries), allowed)
+    notes = []
+    if whole and "all" in splits:
+        splits["test"] = splits.pop("all")
+    elif "all" in splits:
+        rest, splits["test"] = hold_out(splits.pop("all"), settings.validation)
+        splits["train"], splits["validation"] = hold_out(rest, settings.validation)
+        notes.append(
+            f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
+            f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
+        )
+    elif "validation" not in splits and "train" in splits:
+        splits["train"], splits["validation"] = hold_out(splits["train"], settings.validation)
+        notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
+    if not settings.allow_missing and not whole:
+        counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
+        _refuse_missing(str(folder), listing.classes, counts)
+    if not whole:
+        notes += _doubts(folder, listing.classes, splits, entries)
+    held = _into_memory(splits, entries, unreadable)
+    _refuse_unreadable(folder, held, unreadable, len(entries), allowed)
+    return Data(
+        str(folder),
+        listing.classes,
+        held.get("train"),
+        held.get("validation"),
+        held.get("test"),
+        notes=notes,
+        unreadable=unreadable,
+    )
+
+
+def _refuse_unreadable(
+    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, allowed: float
+) -> None:
+    """A few bad files are left out; many are a mistake that training should not paper over. A score says its count."""
+    count = len(unreadable)
+    empty = [name for name, split in splits.items() if not len(split)]
+    if not empty and count <= allowed:
+        return
+    what = f"{count:,} of {total:,} images cannot be read"
+    if empty:
+        what = "no image can be read" if empty == ["all"] else f"the {empty[0]} split has no image"
+    raise DataError(
+        what,
+        file=folder,
+        why="the first is {}: {}".format(*next(iter(unreadable.items()))) if unreadable else None,
+        remedy=f"{_check(folder)}, which names each; replace or delete them",
+    )
+
+
+def _check(folder: Path) -> str:
+    return f"resnetkit check {shlex.quote(str(folder))}"
+
+
+def _doubts(
+    folder: Path, classes: Sequence[str], splits: dict[str, Files], entries: dict[Path, Entry]
+) -> Iterator[str]:
+    """The quick part of `resnetkit check`: a line for each kind of trouble, with its first example."""
+    for group in twins(classes)[:1]:
+        yield f"the classes {' and '.join(map(shown, group))} look alike; if they are one, use one folder"
+    if "train" in splits:
+        sizes = Counter(splits["train"].labels.tolist())
+        (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
+        if many > IMBALANCE * few:
+            rare, common = shown(classes[least]), shown(classes[most])
+            yield f"{common} has {many:,} images to train on and {rare} {few:,}; add some, or judge by per-class scores"
+    places = {
+        path: (split, str(label))
+        for split, files in splits.items()
+        for path, label in zip(files.paths, files.labels.tolist(), strict=True)
+    }
+    found = defaultdict(list)
+    for group in copies(entries):
+        found[apart(places[path] for path in group)].append(group)
+    for far, what in _COPIES.items():
+        if far in found:
+            first, *others = found[far][0]
+            other = next((path for path in others if places[path] != places[first]), others[0])
+            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
+            count = sum(len(group) for group in found[far])
+            yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
+
+
+def _into_memory(
+    splits: dict[str, Files], entries: dict[Path, Entry], unreadable: dict[str, str]
+) -> Mapping[str, Listed]:
+    """Decode a set of small images of one size once and for all; leave anything else on disk."""
+    sizes = {(entry.width, entry.height) for entry in entries.values() if not entry.why}
+    if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
+        return splits
+    width, height = sizes.pop()
+    if len(entries) * 3 * width * height > IN_MEMORY_BYTES:
+        return splits
+    loaded: dict[str, Listed] = {}
+    for name, split in splits.items():
+        pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
+        good = np.ones(len(split), dtype=bool)
+
+        def decode(position: int, split: Files = split, pixels: Tensor = pixels, good: np.ndarray = good) -> bool:
+            try:
+                image = to_tensor(read_image(split.paths[position]))
+            except DataError as error:
+                unreadable[str(split.paths[position])] = error.why or error.what
+                good[position] = False
+                return True
+            if image.shape != pixels.shape[1:]:
+                return False
+            pixels[position] = image
+            return True
+
+        with ThreadPoolExecutor() as pool:
+            if not all(pool.map(decode, range(len(split)))):
+                return splits  # a picture whose header does not say that it is turned
+        loaded[name] = Images(pixels, split.labels).take(np.flatnonzero(good))
+    return loaded

@@ -1,0 +1,1 @@
+"""Sets too large for a folder: WebDataset shards, read by index and written."""

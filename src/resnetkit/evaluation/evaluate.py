@@ -1,0 +1,149 @@
+"""How good a classifier is on labelled images that it has not seen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnetkit.classifier import Classifier
+from resnetkit.data.batches import evaluation_batches
+from resnetkit.data.dataset import Data
+from resnetkit.data.load import load_data
+from resnetkit.data.named import NAMED_SETS
+from resnetkit.data.shards.read import Shards
+from resnetkit.data.splits import Split
+from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation.metrics import Tally
+from resnetkit.machine.device import is_out_of_memory
+from resnetkit.machine.ranks import ALONE, Ranks
+from resnetkit.recipes.schema import DataRecipe
+
+BATCH_SIZE = 256
+
+
+@torch.inference_mode()
+def score(
+    classifier: Classifier,
+    split: Split,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    ten_crops: bool = False,
+    ranks: Ranks = ALONE,
+    between: Callable[[], None] = lambda: None,
+) -> dict:
+    """Figures of one split: `count`, `loss` (cross-entropy), `top1`, `top5` (percent), and `unreadable` by file.
+
+    Every image counts once, for any number of ranks: each scores a part, and the sums are added up. `between` is called
+    between batches, as often on one rank as on the other; it may raise. Memory that does not suffice for a batch is
+    asked for again in halves. `ten_crops` averages the probabilities of ten crops of each image, as the paper does.
+    """
+    unreadable: dict[str, str] = {}
+    tally = Tally(len(classifier.classes), classifier.compute.device)
+    batches = evaluation_batches(
+        split,
+        classifier.preprocess,
+        classifier.compute,
+        batch_size=batch_size,
+        workers=workers,
+        unreadable=unreadable,
+        ranks=ranks,
+        ten_crops=ten_crops,
+    )
+    for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
+        if (batch := next(batches, None)) is not None:
+            images, labels = batch
+            logits = _in_parts(classifier, images)
+            if ten_crops:
+                logits = logits.view(len(labels), 10, -1).softmax(2).mean(1).log()
+            tally.update(logits, labels, F.cross_entropy(logits, labels))
+        between()
+    if not ranks.alone:
+        tally.restore(ranks.sum(*tally.state()))
+        for others in ranks.gather(unreadable):
+            unreadable |= others
+    return tally.compute() | {"unreadable": unreadable}
+
+
+def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
+    try:
+        return classifier.logits(images)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(images) == 1:
+            raise
+    # Outside of the handler the error is gone, and with it what it held on to.
+    return torch.cat([_in_parts(classifier, part) for part in images.chunk(2)])
+
+
+def evaluate(
+    classifier: Classifier,
+    data: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    crops: Literal[1, 10] = 1,
+) -> dict[str, Any]:
+    """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
+
+    A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
+    was for training, and only the images that training held out are scored.
+    `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
+    Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
+    Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
+    Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
+    """
+    name, look = str(data), classifier.preprocess
+    if crops == 10 and (look.resize or look.size) <= look.size:
+        raise UsageError(
+            "ten crops would be one and its mirror image",
+            why=f"images are brought to {look.size} px, of which the network sees all",
+            remedy="weights whose preprocessing crops, or one crop",
+        )
+    settings = DataRecipe(name=name, allow_missing=True)
+    trained_on = classifier.recipe.get("data", {})
+    own = name not in NAMED_SETS and "name" in trained_on and Path(trained_on["name"]).resolve() == Path(name).resolve()
+    if own or name in NAMED_SETS:
+        settings = settings.model_copy(update={"validation": trained_on.get("validation", settings.validation)})
+    loaded = load_data(name, settings, data_root=data_root, whole=not own)
+    split_name, split = loaded.held_out()
+    split = _align(loaded, split, classifier)
+    batch_size = max(1, batch_size // crops)
+    figures = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
+    unreadable = loaded.unreadable | figures.pop("unreadable")
+    return {"data": name, "split": split_name} | figures | {"unreadable": unreadable}
+
+
+def _align(data: Data, split: Split, classifier: Classifier) -> Split:
+    """Number a split's labels as the classifier numbers its classes."""
+    if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
+        raise DataError(
+            f"{data.name} has {data.channels} channels and the classifier takes {classifier.preprocess.channels}",
+            remedy="data of the kind that it was trained on",
+        )
+    if not classifier.named and len(data.classes) == len(classifier.classes):
+        return split  # nobody has named the classes of these weights: the folder's order is the head's
+    known = {name: label for label, name in enumerate(classifier.classes)}
+    if len(known) == 1000 and known.keys().isdisjoint(data.classes):
+        # Folders of ImageNet are named by synset, classifiers of it by words; both are in the order of the synsets.
+        synsets = (
+            resources.files("resnetkit").joinpath("data", "imagenet_synsets.txt").read_text(encoding="ascii").split()
+        )
+        known = {name: label for label, name in enumerate(synsets)}
+    if strangers := [name for name in data.classes if name not in known]:
+        raise DataError(
+            f"the classifier does not know {', '.join(strangers[:5])}",
+            file=data.name,
+            why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
+        )
+    numbers = [known[name] for name in data.classes]
+    if isinstance(split, Shards):
+        return split.renumbered(numbers)
+    table = torch.from_numpy(np.array(numbers, dtype=np.int64))
+    return replace(split, labels=table[split.labels])

@@ -1,0 +1,113 @@
+"""From a file to what the network sees: one rule for pixels, and one `Preprocess` that travels with a model.
+
+The rule: EXIF orientation is applied; CMYK becomes RGB; 16-bit grey is scaled to 8 bits, not clipped; transparency is
+laid on white; of an animation the first frame counts; an image of too many pixels is refused from its header.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnetkit.images.reading import read_image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+logger = logging.getLogger("resnetkit")
+
+# What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side, crop the centre, normalise. Channel values are in 0-1 before mean and std."""
+
+    size: int
+    """Side of the square that the network sees, in pixels."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    """Shorter side before the crop; None means `size`."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return len(self.mean)
+
+    def read(self, file: str | Path) -> Tensor:
+        """A file as uint8 pixels, (C, size, size). Raises `DataError` (exit code 3), naming the file."""
+        return self.pixels(read_image(file, self.channels))
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """A decoded image, resized and cropped, as uint8, (C, size, size). Equal to torchvision's presets on PIL."""
+        image = self._resized(image)
+        width, height = image.size
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        # PIL fills with black what lies outside, which happens only where resize is smaller than size.
+        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+
+    def ten_crops(self, image: Image.Image) -> Tensor:
+        """Four corners, the centre, and their mirror images, uint8 (10, C, size, size): the paper's 10-crop testing."""
+        return _ten_crops(to_tensor(self._resized(image)), self.size)
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        short = self.resize or self.size
+        if min(width, height) != short:
+            if width <= height:
+                target = (short, max(1, int(short * height / width)))
+            else:
+                target = (max(1, int(short * width / height)), short)
+            filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+            image = image.resize(target, filters[self.interpolation])
+        return image
+
+    def batch(self, pixels: Tensor) -> Tensor:
+        """Images held in memory, uint8 (N, C, H, W), resized and cropped to (N, C, size, size)."""
+        pixels = self._resized_batch(pixels)
+        height, width = pixels.shape[-2:]
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        return pixels[..., top : top + self.size, left : left + self.size]
+
+    def ten_crops_batch(self, pixels: Tensor) -> Tensor:
+        """`ten_crops` of images held in memory, uint8 (N, C, H, W) to (N, 10, C, size, size)."""
+        return torch.stack([_ten_crops(image, self.size) for image in self._resized_batch(pixels)])
+
+    def _resized_batch(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        short = self.resize or self.size
+        if min(height, width) != short:
+            scale = short / min(height, width)
+            pixels = F.interpolate(
+                pixels, (int(height * scale), int(width * scale)), mode=self.interpolation, antialias=True
+            )
+        return pixels
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, C, H, W), on any device, to floats with about zero mean and unit variance, channels-last."""
+        mean = torch.tensor(self.mean, device=pixels.device).mul_(255).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).mul_(255).view(1, -1, 1, 1)
+        floats = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return floats.sub_(mean).div_(std)
+
+
+def _ten_crops(pixels: Tensor, size: int) -> Tensor:
+    from torchvision.transforms.v2.functional import ten_crop
+
+    return torch.stack(ten_crop(pixels, [size, size]))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A PIL image in mode "L" or "RGB" as uint8, (C, H, W)."""
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())

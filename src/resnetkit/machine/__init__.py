@@ -1,0 +1,1 @@
+"""The machine: device and precision, several processes, signals, the disk, the console."""

@@ -1,0 +1,215 @@
+"""The blocks that networks are stacked from: basic and bottleneck, residual and plain, in the order of either paper."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnetkit.networks.arch import EXPANSION, Arch, BlockKind
+
+
+class PadShortcut(nn.Module):
+    """Shortcut A (paper, section 3.3): subsample, then pad with zero channels. It has no parameters.
+
+    The paper does not say on which side the zeros go. Half stand on each side, as in the published CIFAR-10 networks,
+    whose weights compute something else with the zeros in another place.
+    """
+
+    def __init__(self, in_width: int, out_width: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        before = (out_width - in_width) // 2
+        self.padding = (0, 0, 0, 0, before, out_width - in_width - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, out_width, ceil(H / stride), ceil(W / stride))."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+def _shortcut(arch: Arch, in_width: int, out_width: int, stride: int) -> nn.Module:
+    same_shape = in_width == out_width and stride == 1
+    if same_shape and arch.shortcut != "C":
+        return nn.Identity()
+    if arch.shortcut == "A":
+        return PadShortcut(in_width, out_width, stride)
+    projection = nn.Conv2d(in_width, out_width, 1, stride, bias=arch.conv_bias)
+    norm = [nn.BatchNorm2d(out_width)] if arch.projection_norm else []
+    return nn.Sequential(projection, *norm)
+
+
+def _drop_path(probability: float) -> nn.Module:
+    if not probability:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth
+
+    return StochasticDepth(probability, mode="row")
+
+
+class Block(nn.Module):
+    """relu(F(x) + shortcut(x)), equation 1 of the paper. A subclass says what F is."""
+
+    expansion: int
+    last_norm: str
+    downsample: nn.Module
+    drop_path: nn.Module
+    relu: nn.Module
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): (N, C, H, W) to (N, C', H', W'), before the addition and the last ReLU."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        out = self.drop_path(self.residual(x))
+        out += self.downsample(x)
+        return self.relu(out)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (paper, Figure 5 left)."""
+
+    expansion = EXPANSION["basic"]
+    last_norm = "bn2"
+
+    def __init__(
+        self, arch: Arch, in_width: int, width: int, stride: int, *, first: bool = False, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=arch.conv_bias)
+        self.bn1 = nn.BatchNorm2d(in_width if arch.preactivation else width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=arch.conv_bias)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.first = first
+        if arch.residual:
+            self.downsample = _shortcut(arch, in_width, width, stride)
+            self.drop_path = _drop_path(drop)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): convolution, BatchNorm, ReLU, convolution, BatchNorm."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(Block):
+    """1x1 to reduce, 3x3, 1x1 to restore four times the width (paper, Figure 5 right)."""
+
+    expansion = EXPANSION["bottleneck"]
+    last_norm = "bn3"
+
+    def __init__(
+        self, arch: Arch, in_width: int, width: int, stride: int, *, first: bool = False, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        before, on = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
+        out_width = width * self.expansion
+        inner = int(width * (arch.group_width / 64)) * arch.groups
+        norms = (in_width, inner, inner) if arch.preactivation else (inner, inner, out_width)
+        self.conv1 = nn.Conv2d(in_width, inner, 1, before, bias=arch.conv_bias)
+        self.bn1 = nn.BatchNorm2d(norms[0])
+        self.conv2 = nn.Conv2d(inner, inner, 3, on, padding=1, groups=arch.groups, bias=arch.conv_bias)
+        self.bn2 = nn.BatchNorm2d(norms[1])
+        self.conv3 = nn.Conv2d(inner, out_width, 1, bias=arch.conv_bias)
+        self.bn3 = nn.BatchNorm2d(norms[2])
+        self.relu = nn.ReLU(inplace=True)
+        self.first = first
+        if arch.residual:
+            self.downsample = _shortcut(arch, in_width, out_width, stride)
+            self.drop_path = _drop_path(drop)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): three times convolution and BatchNorm, with ReLU between."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+class PlainBasicBlock(BasicBlock):
+    """relu(F(x)): the same layers with nothing added (paper, Figure 3 middle)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        return self.relu(self.residual(x))
+
+
+class PlainBottleneck(Bottleneck):
+    """relu(F(x)) for the bottleneck."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        return self.relu(self.residual(x))
+
+
+class _Preactivation(Block):
+    """F(x) + x with nothing behind the addition (second paper, equations 1 and 2 with f the identity).
+
+    Where the shape changes, and at the net's first block, both branches start from the activated input (the second
+    paper's appendix and the code that was published with it).
+    """
+
+    first: bool
+    bn1: nn.BatchNorm2d
+
+    def behind(self, activated: Tensor) -> Tensor:
+        """F after its first BatchNorm and ReLU."""
+        raise NotImplementedError
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x), with its own BatchNorm and ReLU in front."""
+        return self.behind(self.relu(self.bn1(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        activated = self.relu(self.bn1(x))
+        out = self.drop_path(self.behind(activated))
+        keeps_shape = isinstance(self.downsample, nn.Identity) and not self.first
+        out += x if keeps_shape else self.downsample(activated)
+        return out
+
+
+class PreactBasicBlock(_Preactivation, BasicBlock):
+    """BatchNorm, ReLU, convolution, twice (second paper, Figure 4e)."""
+
+    def behind(self, activated: Tensor) -> Tensor:
+        """F after its first BatchNorm and ReLU."""
+        return self.conv2(self.relu(self.bn2(self.conv1(activated))))
+
+
+class PreactBottleneck(_Preactivation, Bottleneck):
+    """BatchNorm, ReLU, convolution, three times."""
+
+    def behind(self, activated: Tensor) -> Tensor:
+        """F after its first BatchNorm and ReLU."""
+        x = self.conv2(self.relu(self.bn2(self.conv1(activated))))
+        return self.conv3(self.relu(self.bn3(x)))
+
+
+class PlainPreactBasicBlock(PreactBasicBlock):
+    """F(x) alone, in the order of the second paper."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        return self.residual(x)
+
+
+class PlainPreactBottleneck(PreactBottleneck):
+    """F(x) alone, in the order of the second paper."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        return self.residual(x)
+
+
+_CLASSES: dict[tuple[BlockKind, bool, bool], type[BasicBlock] | type[Bottleneck]] = {
+    ("basic", True, False): BasicBlock,
+    ("basic", False, False): PlainBasicBlock,
+    ("basic", True, True): PreactBasicBlock,
+    ("basic", False, True): PlainPreactBasicBlock,
+    ("bottleneck", True, False): Bottleneck,
+    ("bottleneck", False, False): PlainBottleneck,
+    ("bottleneck", True, True): PreactBottleneck,
+    ("bottleneck", False, True): PlainPreactBottleneck,
+}
+
+
+def block_class(kind: BlockKind, *, residual: bool, preactivation: bool) -> type[BasicBlock] | type[Bottleneck]:
+    """The class of a network's blocks; which parts a block has is decided here, and not in its forward."""
+    return _CLASSES[kind, residual, preactivation]

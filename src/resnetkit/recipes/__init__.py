@@ -1,0 +1,1 @@
+"""What a run is to do: one checked TOML file."""

@@ -1,0 +1,103 @@
+"""Recipes by name or path, with their base and the changes that were asked for."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from resnetkit.errors import UsageError
+from resnetkit.recipes.schema import LENGTHS, Recipe
+
+
+def list_recipes() -> dict[str, str]:
+    """Names of the recipes that ship with the package, each with its first line of comment."""
+    found = {}
+    for entry in sorted(resources.files("resnetkit").joinpath("recipes").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            first = entry.read_text(encoding="utf-8").partition("\n")[0]
+            found[entry.name.removesuffix(".toml")] = first.lstrip("# ").strip()
+    return found
+
+
+def load_recipe(name: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
+    """Load a recipe by name or path, with its base, then apply `changes` (nested, such as {"optim": {"lr": 0.05}}).
+
+    Raises `UsageError` (exit code 2) for an unknown recipe or key, with the nearest known one, and for a value that is
+    out of range.
+    """
+    settings = _read(str(name), seen=())
+    _merge(settings, changes or {})
+    return _validate(settings, file=None if str(name) in list_recipes() and changes else str(name))
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise UsageError("a recipe is its own base", file=name, why=" -> ".join((*seen, name)))
+    path = Path(name)
+    if name.endswith(".toml") or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UsageError(
+                "cannot read the recipe", file=name, why=reason, remedy="resnetkit list recipes"
+            ) from error
+    elif name in list_recipes():
+        text = resources.files("resnetkit").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise UsageError.unknown("recipe", name, list_recipes(), remedy="a path to a .toml file")
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError("the recipe is not TOML", file=name, why=str(error), remedy="mend that line") from error
+    base = settings.pop("base", None)
+    _validate(settings, file=name)
+    if base is None:
+        return settings
+    beside = path.parent / str(base)
+    merged = _read(str(beside) if str(base).endswith(".toml") else str(base), (*seen, name))
+    _merge(merged, {"expect": {}} | settings)
+    if "expect" not in settings:
+        merged.pop("expect", None)
+    return merged
+
+
+def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds."""
+    if any(changes.get(length) is not None for length in LENGTHS):
+        for length in (*LENGTHS, "min_steps", "max_steps"):
+            settings.pop(length, None)
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(settings.setdefault(key, {}), value)
+        elif value is not None:
+            settings[key] = value
+
+
+def _validate(settings: dict[str, Any], file: str | None) -> Recipe:
+    lengths = [length for length in LENGTHS if settings.get(length) is not None]
+    if len(lengths) > 1:
+        raise UsageError("a recipe has one length", file=file, why=f"it sets {' and '.join(lengths)}")
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        raise _explain(error, file) from error
+
+
+def _explain(error: ValidationError, file: str | None) -> UsageError:
+    """The first complaint of pydantic in our words, with the nearest known key where a key is unknown."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    dotted = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        section: type[BaseModel] = Recipe
+        for part in place[:-1]:
+            section = type(section.model_fields[part].get_default())
+        prefix = ".".join([*place[:-1], ""])
+        return UsageError.unknown("key", dotted, [prefix + field for field in section.model_fields], file=file)
+    reason = str(first.get("ctx", {}).get("error") or first["msg"])
+    return UsageError(
+        f"{dotted} = {first['input']!r} cannot be", file=file, why=reason[0].lower() + reason[1:], remedy="--help"
+    )

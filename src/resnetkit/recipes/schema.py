@@ -1,0 +1,191 @@
+"""A recipe: everything that decides the outcome of a run, checked once, frozen, and saved with the run.
+
+Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAME"` refines one other recipe.
+"""
+
+import math
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from resnetkit.errors import UsageError
+
+LENGTHS = ("epochs", "steps", "examples")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
+
+
+def _is_duration(text: str) -> str:
+    if not _DURATION.fullmatch(text):
+        raise ValueError('a duration is a number and a unit, such as "5 epochs", "400 steps", "50000 examples", "10%"')
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataRecipe(_Section):
+    """Which images, and how they are fed."""
+
+    name: str = Field("digits", description="A named set, or a folder of images.")
+    image_size: int | None = Field(
+        None, ge=1, le=4096, description="Side in pixels of what the network sees; none keeps a set's own."
+    )
+    resize: int | None = Field(
+        None, ge=1, le=8192, description="Shorter side before the centre crop; none means image_size."
+    )
+    batch_size: int = Field(128, ge=1, description="Images in a step, over all devices.")
+    micro_batch: int | None = Field(
+        None, ge=2, description="Images at a time through the network; the step is that of the whole batch."
+    )
+    validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
+    limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
+    mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    sampling: Literal["natural", "balanced"] = Field("natural", description="balanced: each class equally often.")
+    allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
+    max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
+    workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
+
+
+class AugmentRecipe(_Section):
+    """Random changes to training images. All are drawn from (seed, epoch, image)."""
+
+    flip: bool = Field(False, description="Mirror left to right, every second time.")
+    pad_crop: int = Field(0, ge=0, description="Pad by this many pixels, crop back at random.")
+    random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
+    crop_scale: tuple[float, float] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
+    trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
+    random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
+
+
+class ModelRecipe(_Section):
+    """Which network. All but `name` and `weights` are fields of `Arch`; none keeps the variant's own."""
+
+    name: str = Field("resnet20", description="See `resnetkit list models`.")
+    weights: str | None = Field(None, description="Start from these: a name, a file, a folder, a hub id; or none.")
+    depths: tuple[int, ...] | None = None
+    block: Literal["basic", "bottleneck"] | None = None
+    widths: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    stem: Literal["imagenet", "cifar"] | None = None
+    stem_width: int | None = Field(None, ge=1)
+    stem_padding: bool | None = None
+    residual: bool | None = None
+    shortcut: Literal["A", "B", "C"] | None = None
+    stride_on: Literal["3x3", "1x1"] | None = None
+    preactivation: bool | None = None
+    groups: int | None = Field(None, ge=1)
+    group_width: int | None = Field(None, ge=1)
+    zero_init_residual: bool | None = None
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    conv_bias: bool | None = None
+    projection_norm: bool | None = None
+    init: Literal["he", "torch"] | None = None
+
+
+class OptimRecipe(_Section):
+    """How parameters move. The learning rate is a function of the step alone."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_all: bool = Field(True, description="False spares BatchNorm and biases from weight decay.")
+    schedule: Literal["constant", "steps", "cosine", "linear"] = Field("cosine", description="After the warm-up.")
+    milestones: tuple[Duration, ...] = Field((), description="Where `steps` multiplies the rate by gamma.")
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: Duration = Field("0%", description='For example "5 epochs", "400 steps", "20%".')
+    warmup_shape: Literal["linear", "constant"] = "linear"
+    warmup_factor: float = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Factor of the rate for each stage away from the head.")
+    clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
+
+
+class TransferRecipe(_Section):
+    """What is done with a backbone that has been trained already."""
+
+    mode: Literal["none", "head", "finetune"] = Field(
+        "none", description="head: freeze the backbone, solve the classifier. finetune: that first, then train all."
+    )
+    mirror: bool = Field(False, description="Show the backbone the mirror image too, at twice the cost.")
+    crops: int = Field(0, ge=0, description="And this many random crops.")
+    folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
+
+
+class CheckpointRecipe(_Section):
+    """When a run is saved so that it can go on."""
+
+    every_epochs: int = Field(1, ge=1)
+    every_steps: int | None = Field(None, ge=1, description="And within an epoch, after so many steps.")
+    every_minutes: float = Field(10.0, gt=0, description="And after so many minutes.")
+    keep: int = Field(2, ge=1, description="Older ones are deleted.")
+
+
+class Expect(_Section):
+    """What the recipe's author measured; `runs` says how often."""
+
+    top1: float | None = Field(None, ge=0, le=100, description="Percent, on the test split.")
+    seconds: float | None = Field(None, gt=0, description="Training time on the machine named in the header.")
+    runs: int | None = Field(None, ge=1)
+
+
+class Recipe(_Section):
+    """Everything that decides the outcome of a run."""
+
+    epochs: float | None = Field(None, gt=0, description="Length of training; or steps, or examples.")
+    steps: int | None = Field(None, ge=1)
+    examples: int | None = Field(None, ge=1)
+    min_steps: int = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
+    max_steps: int | None = Field(None, ge=1, description="And at most so long.")
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
+    freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")
+    sync_batchnorm: bool = Field(False, description="BatchNorm over all ranks together; accelerators only.")
+    recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
+    data: DataRecipe = DataRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    model: ModelRecipe = ModelRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    transfer: TransferRecipe = TransferRecipe()
+    checkpoint: CheckpointRecipe = CheckpointRecipe()
+    expect: Expect = Expect()
+
+    def total_steps(self, images: int) -> int:
+        """Length of the run in steps, for a training split of `images` images."""
+        if self.steps is not None:
+            return self.steps
+        batch = min(self.data.batch_size, images)
+        examples = self.examples if self.examples is not None else (self.epochs or 1.0) * images
+        steps = max(1, self.min_steps, math.ceil(examples / batch))
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def to_toml(self) -> str:
+        """The resolved recipe as TOML text; loading it gives an equal recipe."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def duration_steps(text: str, *, total_steps: int, images: int, batch_size: int) -> int:
+    """A duration such as "5 epochs" or "10%" in whole steps."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a duration", remedy='"5 epochs", "400 steps" or "10%"')
+    number, unit = float(match[1]), match[2]
+    if unit == "%":
+        return round(total_steps * number / 100)
+    if unit.startswith("step"):
+        return round(number)
+    return round(number * (images if unit.startswith("epoch") else 1) / batch_size)

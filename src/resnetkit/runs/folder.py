@@ -1,0 +1,265 @@
+"""A run's folder: begun once, gone on with as often as needed, and never mixed with another run.
+
+runs/NAME/
+├── recipe.toml          the resolved recipe
+├── metrics.jsonl        one object for every epoch, one for the end, and what happened on the way
+├── images.safetensors   which images it has seen
+├── checkpoints/         what going on needs
+└── model/               the result: model.safetensors and config.json
+"""
+
+import json
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from resnetkit.errors import CheckpointError, StorageError, UsageError
+from resnetkit.machine import storage
+from resnetkit.machine.storage import replace_file, sync_folder
+from resnetkit.recipes.load import load_recipe
+from resnetkit.recipes.schema import LENGTHS, Recipe
+from resnetkit.runs import checkpoint
+from resnetkit.runs.checkpoint import Checkpoint
+from resnetkit.runs.choice import decide
+from resnetkit.runs.journal import Journal
+
+FREE = (
+    *("device", "recompute", "sync_batchnorm", "data.workers", "data.max_unreadable"),
+    *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep"),
+    *("expect.top1", "expect.seconds", "expect.runs"),
+)
+"""Keys of a recipe that may differ when a run goes on: they change neither the images nor the network."""
+LENGTH = (*LENGTHS, "min_steps", "max_steps")
+WITH_LEAVE = (
+    *(*LENGTH, "precision", "data.batch_size", "data.micro_batch"),
+    *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale")),
+    *(f"augment.{name}" for name in ("trivial_augment", "random_erasing", "mixup", "cutmix")),
+    *(f"optim.{name}" for name in ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")),
+    *(
+        f"optim.{name}"
+        for name in ("warmup", "warmup_shape", "warmup_factor", "label_smoothing", "clip", "layer_decay")
+    ),
+)
+"""Keys that may differ where it is asked for with `--allow-change KEY`; the journal says so."""
+REFUSED = (
+    *("seed", "freeze", "class_weights", "data.sampling", "optim.name", "optim.decay_all", "optim.ema"),
+    *(
+        f"data.{name}"
+        for name in ("name", "image_size", "resize", "validation", "limit", "mean", "std", "allow_missing")
+    ),
+    *(f"model.{name}" for name in ("name", "weights", "depths", "block", "widths", "strides", "stem", "stem_width")),
+    *(f"model.{name}" for name in ("residual", "shortcut", "stride_on", "preactivation", "groups", "group_width")),
+    *(f"model.{name}" for name in ("zero_init_residual", "drop_path", "conv_bias", "projection_norm", "init")),
+    "model.stem_padding",
+    *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds")),
+)
+"""Keys that make another run of it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what it is to do, where it stands, and its folder."""
+
+    folder: Path
+    recipe: Recipe
+    reached: Checkpoint | None = None
+    notes: tuple[str, ...] = ()
+    seen: frozenset[str] = frozenset()
+    """What lay in its folder when it was opened."""
+    changed: tuple[tuple[str, Any, Any], ...] = ()
+    """Keys that differ from those it was begun with, by leave: name, old value, new value."""
+
+    @property
+    def journal(self) -> Journal:
+        """`metrics.jsonl`."""
+        return Journal(self.folder / "metrics.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def images(self) -> Path:
+        """Which images it has seen."""
+        return self.folder / "images.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """Whether its model is written: the last line of the journal comes after it, and goes when the run goes on."""
+        return self.journal.last().get("event") == "end" and (self.folder / "model" / "config.json").is_file()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used, by now."""
+        return _newest(self.folder, self.recipe)[0]
+
+    def begin(self) -> None:
+        """Cut the journal back to the checkpoint, and write the recipe. Raises `StorageError` (exit code 7).
+
+        What was changed by leave stays in the journal, for the recipe says no more that it was otherwise.
+        """
+        told = self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0, keep="changed")
+        for name, before, now in self.changed:
+            step = self.reached.step if self.reached else 0
+            row = {"event": "changed", "step": step, "key": name, "before": before, "now": now}
+            if row not in told:
+                self.journal.write(**row)
+        replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
+        sync_folder(self.folder.parent)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process away from the folder. A lock whose process has died is no lock.
+
+        Raises `UsageError` (exit code 2) where another process holds it, naming the process and its machine.
+        """
+        owner = self.folder / ".owner.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            lock.acquire(timeout=0)
+            for folder in (self.folder, self.folder / "model"):
+                storage.sweep(folder)
+            checkpoint.sweep(self.checkpoints)
+        except Timeout as error:
+            holder = _read_owner(owner)
+            raise UsageError(
+                "another process is at work",
+                file=self.folder,
+                why=f"process {holder.get('pid', '?')} on {holder.get('host', 'this machine')} trains there",
+                remedy="wait until it has ended, or another --out",
+            ) from error
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
+        try:
+            if _look(self.folder) != self.seen:
+                raise UsageError(
+                    "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
+                )
+            replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            yield
+        finally:
+            # Removed while it is still held: whoever comes now makes a new one.
+            owner.unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / ".lock").unlink(missing_ok=True)
+            lock.release()
+
+
+def _look(folder: Path) -> frozenset[str]:
+    """Names in a run's folder by which one sees that it has moved on."""
+    return frozenset(path.name for path in (*folder.glob("*.toml"), *folder.glob("checkpoints/step-*")))
+
+
+def _read_owner(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def open_run(
+    data: str | Path | None,
+    recipe: str | Path | None,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    changes: dict[str, Any],
+    allow: Collection[str] = (),
+) -> Run:
+    """Decide on the recipe and the folder of a run, and find its newest checkpoint. Writes nothing.
+
+    `allow` names the keys that may differ from those that the run was begun with.
+    Raises `UsageError` (exit code 2) where the folder holds something else or the recipe has changed,
+    `CheckpointError` (exit code 4) where no checkpoint can be used.
+    """
+    if resume and out is None:
+        raise UsageError("the run to go on with is not named", remedy="--resume --out DIR with the run's folder")
+    for name in allow:
+        if name not in WITH_LEAVE:
+            raise UsageError.unknown("key to change", name, WITH_LEAVE)
+    folder = Path(out) if out is not None else None
+    seen = _look(folder) if folder is not None else frozenset()
+    old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
+    if folder is not None and not (resume and old_recipe):
+        _refuse_occupied(folder, is_run=old_recipe is not None)
+    settings = decide(data, recipe, changes, old_recipe)
+    if folder is None:
+        folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        settings.to_toml().encode()
+    except UnicodeEncodeError as error:
+        what, file = "the path is not UTF-8", repr(settings.data.name)
+        raise UsageError(what, file=file, remedy="rename the folder, or train inside it as .") from error
+    if old_recipe is None:
+        return Run(folder, settings, seen=seen)
+    before = load_recipe(old_recipe)
+    changed = _changes(before, settings, old_recipe, allow)
+    reached, damaged = _newest(folder, settings)
+    notes = [f"left out: {line}" for line in damaged]
+    notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
+    if reached is None:
+        notes.append(f"no checkpoint in {folder} yet: the run begins again")
+    return Run(folder, settings, reached, tuple(notes), seen, tuple(changed))
+
+
+def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]:
+    """As `checkpoint.newest`, but the step is counted in the recipe's batches.
+
+    Where a run stands is a number of images; the checkpoint knows the size of the batches that led to it.
+    """
+    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    if reached is not None:
+        size = reached.state.get("batch_size")
+        if not isinstance(size, int):
+            raise CheckpointError("the checkpoint does not fit the recipe", file=reached.folder, why="no batch_size")
+        reached = replace(reached, step=reached.step * size // recipe.data.batch_size)
+    return reached, damaged
+
+
+def _refuse_occupied(folder: Path, *, is_run: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output folder cannot be made", file=folder, why="it is a file", remedy="another --out")
+    if folder.is_dir() and any(not child.name.startswith(".") for child in folder.iterdir()):
+        what = "another run" if is_run else "other files"
+        remedy = "--resume to go on with it, or another --out" if is_run else "another --out"
+        raise UsageError(f"the output folder holds {what}", file=folder, remedy=remedy)
+
+
+def _changes(old: Recipe, new: Recipe, file: Path, allow: Collection[str]) -> list[tuple[str, Any, Any]]:
+    """Keys that differ with leave. Raises `UsageError` for one that may not, or for which no leave was given."""
+    if any(name in LENGTH for name in allow):
+        allow = {*allow, *LENGTH}  # a new length does away with the old one, whatever its unit
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+    changed = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was == now or name in FREE:
+            continue
+        if name not in allow:
+            remedy = (
+                f"the old value, or --allow-change {name}" if name in WITH_LEAVE else "the old value, or another --out"
+            )
+            raise UsageError(
+                f"{name} has changed since the run began",
+                file=file,
+                why=f"it was {was!r} and is now {now!r}",
+                remedy=remedy,
+            )
+        changed.append((name, was, now))
+    return changed
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

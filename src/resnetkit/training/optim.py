@@ -1,0 +1,104 @@
+"""How parameters move: groups, optimizer, learning rate as a function of the step, averaged weights."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from resnetkit.recipes.schema import OptimRecipe, duration_steps
+
+
+def parameter_groups(network: nn.Module, settings: OptimRecipe) -> list[dict]:
+    """All trained parameters once; BatchNorm and biases without weight decay unless `decay_all`.
+
+    `scale` multiplies a group's learning rate: 1 for the head, `layer_decay` once more for each stage towards the stem.
+    """
+    stages = [name for name, _ in network.named_children() if name.startswith("layer")]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = settings.weight_decay if settings.decay_all or parameter.ndim > 1 else 0.0
+            groups.setdefault((decay, settings.layer_decay ** _below_head(name, stages)), []).append(parameter)
+    return [{"params": members, "weight_decay": decay, "scale": scale} for (decay, scale), members in groups.items()]
+
+
+def _below_head(name: str, stages: list[str]) -> int:
+    """Stages between a parameter and the head: 0 for the head itself, one more for the stem than for layer1."""
+    part = name.partition(".")[0]
+    if part in stages:
+        return len(stages) - stages.index(part)
+    return 0 if part in ("fc", "norm") else len(stages) + 1
+
+
+def create_optimizer(network: nn.Module, settings: OptimRecipe) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over a network's parameters."""
+    groups = parameter_groups(network, settings)
+    if settings.name == "sgd":
+        nesterov = settings.nesterov and settings.momentum > 0
+        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    return kind(groups, settings.lr, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's memory as named tensors, `POSITION.NAME`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{position}.{name}": value
+        for position, entry in state.items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave. Raises `ValueError` where it is of other parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        position, name = key.split(".", 1)
+        state.setdefault(int(position), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Fused kernels walk a parameter and its memory side by side and take their layouts to be equal: a buffer that was
+    # stored contiguous must become channels-last again, or it would be applied to the wrong weights.
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.ndim:
+                if value.shape != parameter.shape:
+                    raise ValueError(f"the optimizer's {name} is of shape {tuple(value.shape)}")
+                entry[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step, and nothing remembered between them."""
+
+    settings: OptimRecipe
+    total_steps: int
+    images: int
+    batch_size: int
+
+    def _steps(self, duration: str) -> int:
+        return duration_steps(duration, total_steps=self.total_steps, images=self.images, batch_size=self.batch_size)
+
+    def __call__(self, step: int) -> float:
+        """The rate of step `step`, counted from 0."""
+        settings = self.settings
+        warmup = self._steps(settings.warmup)
+        if step < warmup:
+            done = (step + 1) / warmup if settings.warmup_shape == "linear" else 0.0
+            return settings.lr * (settings.warmup_factor + (1 - settings.warmup_factor) * done)
+        done = (step - warmup) / max(1, self.total_steps - warmup)
+        if settings.schedule == "cosine":
+            return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if settings.schedule == "linear":
+            return settings.lr * (1 - done)
+        if settings.schedule == "steps":
+            return settings.lr * settings.gamma ** sum(step >= self._steps(m) for m in settings.milestones)
+        return settings.lr
+
+
+def average_of(network: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of a network's parameters and BatchNorm statistics."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,1 @@
+"""Anyone's weights: where they are, how they are read, whose names they bear."""

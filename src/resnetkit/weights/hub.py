@@ -1,0 +1,140 @@
+"""Sharing a classifier on the Hugging Face hub: the model's folder, and a card that says what it is."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from resnetkit.classifier import CONFIG, Classifier
+from resnetkit.errors import CheckpointError, StorageError
+
+LIBRARY = "resnetkit"
+
+
+def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str = "model") -> str:
+    """A card in the hub's format: what it is, what it was trained on, how good, how to use it. Figures are its own."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    metrics, data = classifier.metrics, classifier.recipe.get("data", {}).get("name")
+    results = None
+    if data is not None and "top1" in metrics:
+        results = [
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=Path(data).name,
+                dataset_name=Path(data).name,
+                dataset_split=metrics.get("split", "test"),
+                metric_type="accuracy",
+                metric_value=round(metrics["top1"] / 100, 6),
+            )
+        ]
+    about = ModelCardData(
+        license=licence,
+        library_name=LIBRARY,
+        pipeline_tag="image-classification",
+        tags=["resnet", "image-classification", classifier.model],
+        model_name=name,
+        eval_results=results,
+    )
+    preprocess = classifier.preprocess
+    mean, std = list(preprocess.mean), list(preprocess.std)
+    resize = f"{preprocess.resize or preprocess.size} px, {preprocess.interpolation}"
+    lines = [
+        f"# {name}",
+        "",
+        f"A {classifier.model} that tells {len(classifier.classes)} classes apart, made with resnetkit.",
+        "",
+        "| what | value |",
+        "|---|---|",
+        f"| input | {preprocess.channels} x {preprocess.size} x {preprocess.size} |",
+        f"| normalisation of values in 0-1 | mean {mean}, std {std} |",
+        f"| shorter side before the centre crop | {resize} |",
+        f"| parameters | {sum(p.numel() for p in classifier.network.parameters()):,} |",
+    ]
+    if results:
+        lines.append(
+            f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
+        )
+    lines += ["", "```python", "import resnetkit", f'classifier = resnetkit.load("{name}")', "```", ""]
+    if classifier.recipe and "data" in classifier.recipe:
+        import tomli_w
+
+        lines += ["The recipe of the run:", "", "```toml", tomli_w.dumps(classifier.recipe).strip(), "```", ""]
+    return f"---\n{about.to_yaml()}\n---\n\n" + "\n".join(lines)
+
+
+def push(
+    classifier: Classifier, repository: str, *, private: bool = False, licence: str = "apache-2.0", **options: Any
+) -> str:
+    """Put a classifier on the hub as USER/REPOSITORY and return its address; `load(repository)` gives it back.
+
+    Needs HF_TOKEN or a login of the hub's own command. `options` go to the hub's client (`token`, `endpoint`).
+    Raises `StorageError` (exit code 7) where the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(**options)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = classifier.save(temporary, remember=False)
+        (folder / "README.md").write_text(model_card(classifier, licence=licence, name=repository), encoding="utf-8")
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {classifier.model}")
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            why = str(error).strip().partition("\n")[0]
+            raise StorageError(
+                f"cannot put the model on the hub as {repository}", why=why, remedy="log in, or set HF_TOKEN"
+            ) from error
+    return f"{api.endpoint}/{repository}"
+
+
+logger = logging.getLogger("resnetkit")
+
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def _hub_folder(repository: str) -> Path:
+    """A repository's settings and weights from the hub's cache, or from the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    def get(file: str, *, optional: bool = False) -> Path | None:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except LocalEntryNotFoundError:  # offline, and not in the cache: it may be there on the hub
+            if optional:
+                return None
+            raise
+        except EntryNotFoundError:
+            return None
+
+    hub_logging.set_verbosity_error()  # its retries are told by our one line at the end
+    logger.info("looking for %s on the hub and in its cache", repository)
+    try:
+        config = get(CONFIG)
+        weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
+        get("preprocessor_config.json", optional=True)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot get {repository} from the hub",
+            why=str(error).strip().partition("\n")[0],
+            remedy=f"fetch {CONFIG} and {WEIGHT_FILES[0]} by hand into a folder and give its path",
+        ) from error
+    if config is None or weights is None:
+        raise CheckpointError(f"{repository} holds no {CONFIG if config is None else WEIGHT_FILES[0]}")
+    _verify_blob(weights)
+    return config.parent
+
+
+def _verify_blob(file: Path) -> None:
+    """The hub's cache names a large file by its SHA-256, and checks only its length when it is fetched."""
+    from resnetkit.machine.storage import sha256
+
+    blob = file.resolve()
+    if len(blob.name) == 64 and sha256(blob.read_bytes()) != blob.name:
+        raise CheckpointError(
+            "the file in the hub's cache is damaged", file=blob, why="its SHA-256 is another", remedy="delete it"
+        )

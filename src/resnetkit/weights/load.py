@@ -1,0 +1,165 @@
+"""Anyone's weights as a `Classifier`: by name, from a folder, a file, or the Hugging Face hub.
+
+What a foreign file does not say, how images are prepared and what the classes are called, is asked for, never guessed.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from resnetkit.classifier import Classifier, holds_classifier, load_classifier
+from resnetkit.errors import CheckpointError, UsageError
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine.device import Precision, choose
+from resnetkit.networks import resnet as networks
+from resnetkit.networks.arch import Arch, get_arch
+from resnetkit.networks.resnet import ResNet
+from resnetkit.weights.naming import adapt_input
+from resnetkit.weights.sources import HUB_PREFIX, Source, Told, read_source
+from resnetkit.weights.table import OWN
+
+logger = logging.getLogger("resnetkit")
+
+
+def load(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
+    classes: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Classifier:
+    """Load a classifier.
+
+    `source`: a run's folder, a model's folder (ours, timm's or Hugging Face's), a file of tensors, a name such as
+    "resnet50.imagenet1k_v2", or a hub id such as "timm/resnet50.a1_in1k". The rest is for weights that do not say it:
+    `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head.
+    Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
+    """
+    path = OWN.get(str(source), Path(source))
+    if holds_classifier(path) or (path / "checkpoints").is_dir():
+        return load_classifier(path, device=device, precision=precision)
+    told = Told(
+        model,
+        tuple(mean) if mean is not None else None,
+        tuple(std) if std is not None else None,
+        size,
+        tuple(classes) if classes is not None else None,
+    )
+    found = read_source(source, told)
+    for note in found.notes:
+        logger.info("%s: %s", found.name, note)
+    network = ResNet(found.arch, initialise=False)
+    network.load_state_dict(found.tensors)
+    names = _classes(found, told)
+    return Classifier(
+        network,
+        _preprocess(found, told),
+        names or tuple(str(number) for number in range(found.arch.num_classes)),
+        found.model,
+        choose(device, precision),
+        recipe={"weights": found.name},
+        metrics=found.metrics or {},
+        named=bool(names),
+    )
+
+
+def create_model(name: str, *, weights: str | Path | None = None, **changes: Any) -> ResNet:
+    """Build a network: `create_model("resnet50", num_classes=5, weights="resnet50.imagenet1k_v2")`.
+
+    `changes` are fields of `Arch`. Without `weights` the parameters are fresh, drawn from PyTorch's global random
+    state. With them, another number of input channels adapts the first convolution (summed for one channel, repeated
+    and scaled for more), another number of classes gets a fresh head, and both are logged.
+    Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
+    """
+    if weights is None:
+        return networks.create_model(name, **changes)
+    return pretrained_network(get_arch(name, **changes), read_source(weights, Told(model=name)), asked=changes)
+
+
+def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
+    """A network of `arch` filled with weights that were read; see `create_model`.
+
+    Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
+    it even where their number is the same.
+    """
+    if "num_classes" not in asked:
+        arch = replace(arch, num_classes=found.arch.num_classes)
+    if "in_channels" not in asked:
+        arch = replace(arch, in_channels=found.arch.in_channels)
+    network = networks.ResNet(arch, initialise=False)
+    tensors = dict(found.tensors)
+    if arch.in_channels != found.arch.in_channels:
+        tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)
+        logger.warning("%s: first convolution adapted to %d input channels", found.name, arch.in_channels)
+    both = bool(classes and found.classes)
+    if arch.num_classes != found.arch.num_classes or (both and set(classes) != set(found.classes)):
+        fresh = {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+        tensors |= fresh
+        logger.warning(
+            "%s: new head for %d classes in place of %d", found.name, arch.num_classes, found.arch.num_classes
+        )
+    elif both and tuple(classes) != found.classes:
+        rows = [found.classes.index(name) for name in classes]
+        tensors |= {name: tensors[name][rows] for name in ("fc.weight", "fc.bias")}
+        logger.warning("%s: head put into the order of your classes", found.name)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            "the weights are of another network", file=found.name, why=str(error).splitlines()[1].strip()
+        ) from error
+    return network
+
+
+def from_pretrained(repository: str, **said: Any) -> Classifier:
+    """A classifier from the Hugging Face hub, USER/REPOSITORY; `said` as for `load`."""
+    return load(HUB_PREFIX + repository.removeprefix(HUB_PREFIX), **said)
+
+
+def _preprocess(found: Source, told: Told) -> Preprocess:
+    given = {"--mean": told.mean, "--std": told.std, "--size": told.size}
+    missing = [flag for flag, value in given.items() if value is None]
+    channels = found.arch.in_channels
+    for flag, values in (("--mean", told.mean), ("--std", told.std)):
+        if values is not None and len(values) != channels:
+            raise UsageError(f"{flag} has {len(values)} numbers", why=f"the network takes {channels} channels")
+    if found.preprocess is None and missing:
+        raise UsageError(
+            "the weights do not say how images are prepared for them",
+            file=found.name,
+            why=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given",
+            remedy="--mean R,G,B --std R,G,B --size N",
+        )
+    known = found.preprocess or Preprocess(told.size or 0, told.mean or (), told.std or ())
+    if told.size is not None:
+        known = replace(known, size=told.size, resize=None)
+    return replace(known, mean=told.mean or known.mean, std=told.std or known.std)
+
+
+def _classes(found: Source, told: Told) -> tuple[str, ...]:
+    names = told.classes if told.classes is not None else found.classes
+    if names and len(names) != found.arch.num_classes:
+        raise UsageError(
+            f"there are {len(names)} class names",
+            file=found.name,
+            why=f"the head has {found.arch.num_classes} outputs",
+            remedy="one name for each output, in their order",
+        )
+    return names
+
+
+def read_classes(file: Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line. Raises `UsageError` (exit code 2)."""
+    try:
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("cannot read the class names", file=file, why=str(error)) from error
+    if len(set(names)) != len(names):
+        raise UsageError("a class name stands twice", file=file)
+    return names

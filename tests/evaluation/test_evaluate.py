@@ -1,0 +1,137 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
+from torchvision import transforms
+
+import resnetkit as rk
+from conftest import TINY, fill
+from resnetkit.classifier import Classifier
+from resnetkit.data.load import load_data
+from resnetkit.errors import DataError, UsageError
+from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.metrics import Tally
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine.device import choose
+
+
+def test_figures_match_scikit_learn(digits_run: Path) -> None:
+    classifier = rk.load(digits_run)
+    test = load_data("digits").test
+    report = rk.evaluate(classifier, "digits")
+    probabilities = classifier.probabilities(test.pixels).double().numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)
+    labels = test.labels.numpy()
+    assert report["count"] == 359
+    assert report["top1"] == pytest.approx(100 * accuracy_score(labels, probabilities.argmax(1)), abs=1e-4)
+    assert report["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, probabilities, k=5), abs=1e-4)
+    assert report["loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 359, 1000])
+def test_figures_do_not_depend_on_the_batch_size(batch_size: int, digits_run: Path) -> None:
+    classifier = rk.load(digits_run)
+    expected = score(classifier, load_data("digits").test)
+    figures = score(classifier, load_data("digits").test, batch_size=batch_size)
+    assert figures["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert (figures["top1"], figures["top5"], figures["count"]) == (expected["top1"], expected["top5"], 359)
+
+
+def test_a_tally_weighs_images_not_batches() -> None:
+    tally = Tally(3, torch.device("cpu"))
+    tally.update(torch.tensor([[9.0, 0, 0]]), torch.tensor([0]), torch.tensor(4.0))
+    tally.update(torch.tensor([[9.0, 0, 0]] * 3), torch.tensor([0, 1, 2]), torch.tensor(8.0))
+    assert tally.compute() == {"count": 4, "loss": 7.0, "top1": 50.0, "top5": 100.0}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, rk.Classifier]:
+    folder = fill(tmp_path_factory.mktemp("photos"), 12)
+    classifier = rk.train(
+        str(folder),
+        "scratch",
+        out=folder.parent / "run-of-colours",
+        quiet=True,
+        epochs=12,
+        data={"image_size": 16, "resize": 20, "batch_size": 8},
+        model={"name": "resnet20", **TINY["model"]},
+    )
+    return folder, classifier
+
+
+def test_only_what_was_held_out_is_scored_on_the_folder_it_was_trained_on(colours) -> None:
+    folder, classifier = colours
+    report = rk.evaluate(classifier, folder)
+    assert (report["split"], report["count"]) == ("test", classifier.metrics["count"])
+    assert report["top1"] == classifier.metrics["top1"]
+
+
+def test_another_folder_is_scored_whole_with_classes_matched_by_name(colours, tmp_path: Path) -> None:
+    _, classifier = colours
+    fill(tmp_path, 5, ("red", "green"), first=500)  # no blue: labels must not shift
+    report = rk.evaluate(classifier, tmp_path)
+    assert (report["count"], report["top1"]) == (10, 100)
+
+
+def test_unknown_classes_are_refused(colours, tmp_path: Path) -> None:
+    _, classifier = colours
+    fill(tmp_path, 2, ("red",))
+    (tmp_path / "red").rename(tmp_path / "crimson")
+    with pytest.raises(DataError, match=r"does not know crimson .*its classes are blue, green, red"):
+        rk.evaluate(classifier, tmp_path)
+    with pytest.raises(DataError, match="digits has 1 channels and the classifier takes 3"):
+        rk.evaluate(classifier, "digits")
+
+
+def test_unreadable_images_are_not_counted_but_named(colours, tmp_path: Path) -> None:
+    _, classifier = colours
+    fill(tmp_path, 3, first=700)
+    (tmp_path / "red" / "broken.png").write_bytes(b"")
+    report = rk.evaluate(classifier, tmp_path)
+    assert report["count"] == 9
+    assert report["unreadable"] == {str(tmp_path / "red" / "broken.png"): "the file is empty"}
+
+
+def test_predictions_equal_what_evaluation_counts(colours, tmp_path: Path) -> None:
+    folder, classifier = colours
+    files = sorted((folder / "red").iterdir())
+    rows = rk.predict(classifier, files)
+    top1 = np.mean([row.label == "red" for row in rows])
+    fill(tmp_path, 0)
+    (tmp_path / "red").rmdir()
+    (tmp_path / "red").symlink_to(folder / "red")
+    for empty in ("blue", "green"):
+        (tmp_path / empty).rmdir()
+    assert rk.evaluate(classifier, tmp_path)["top1"] == pytest.approx(100 * top1)
+
+
+def test_ten_crops_match_torchvision(tmp_path: Path, photos: Path) -> None:
+    """The oracle: torchvision's ten_crop on PIL images, the network one crop at a time, probabilities averaged."""
+    torch.manual_seed(0)
+    preprocess = Preprocess(24, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 32)
+    network = rk.create_model("resnet20", num_classes=3, **TINY["model"]).eval()
+    classifier = Classifier(network, preprocess, ("blue", "green", "red"), "resnet20", choose("cpu"))
+    figures = rk.evaluate(classifier, photos / "val", crops=10)
+    look = transforms.Compose([transforms.Resize(32), transforms.TenCrop(24)])
+    tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(preprocess.mean, preprocess.std)])
+    losses = []
+    for label, name in enumerate(classifier.classes):
+        for path in sorted((photos / "val" / name).iterdir()):
+            with Image.open(path) as image, torch.inference_mode():
+                crops = torch.stack([network(tensor(crop)[None])[0].softmax(0) for crop in look(image)])
+            losses.append(-float(crops.mean(0)[label].log()))
+    assert figures["count"] == 9
+    assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    (tmp_path / "small").mkdir()
+    pixels = fill(tmp_path / "small", 4, ("blue", "red"))  # of one size and small: held in memory
+    for path in pixels.rglob("*.png"):
+        with Image.open(path) as image:
+            image.crop((0, 0, 40, 40)).save(path)
+    from_memory = rk.evaluate(classifier, pixels, crops=10)
+    assert from_memory["count"] == 8
+    with pytest.raises(UsageError, match=r"ten crops would be one .*24 px"):
+        rk.evaluate(replace(classifier, preprocess=replace(preprocess, resize=None)), photos / "val", crops=10)

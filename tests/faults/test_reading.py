@@ -1,0 +1,719 @@
+"""Faults of files and folders, by their numbers in tests/faults/README.md: each is named, nothing hangs."""
+
+import errno
+import hashlib
+import inspect
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import AvifImagePlugin, Image, features
+
+import resnetkit as rk
+from conftest import TINY, draw, fill
+from resnetkit.data import folder as data_module
+from resnetkit.data import scan
+from resnetkit.data.dataset import Data
+from resnetkit.data.load import load_data
+from resnetkit.data.splits import Files, Images
+from resnetkit.data.survey import list_folder, list_images
+from resnetkit.doctor.check import check
+from resnetkit.doctor.examine import examine
+from resnetkit.errors import DataError, UsageError
+from resnetkit.images import reading as preprocess
+from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.images.reading import check_header, read_image
+from resnetkit.recipes.schema import DataRecipe
+from resnetkit.training import step
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    paths = [path for members, _ in list_folder(folder).splits.values() for path in members]
+    found = zip(paths, scan.scan(folder, paths, cache=None), strict=True)
+    return {str(path.relative_to(folder)): entry.why for path, entry in found if entry.why}
+
+
+def count(data: Data) -> int:
+    return sum(len(split) for split in (data.train, data.validation, data.test) if split is not None)
+
+
+# D1: what training does with files that cannot be read.
+
+
+@pytest.mark.parametrize(("good", "bad", "refused"), [(30, 3, False), (30, 4, True), (399, 4, False), (399, 5, True)])
+def test_training_leaves_out_a_few_bad_files_and_stops_over_many(
+    good: int, bad: int, refused: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my photos"
+    fill(folder, 3, ("blue", "red"))
+    for number in range(good - 6):
+        os.link(folder / "red" / "000.png", folder / "red" / f"link{number}.png")
+    for number in range(bad):
+        (folder / "blue" / f"x{number}.png").write_bytes(b"")
+    if not refused:
+        data = load_data(str(folder))
+        assert count(data) == good
+        assert data.unreadable == {str(folder / "blue" / f"x{n}.png"): "the file is empty" for n in range(bad)}
+        return
+    with pytest.raises(DataError) as caught:
+        load_data(str(folder))
+    assert str(caught.value) == (
+        f"{bad} of {good + bad} images cannot be read in {folder}: the first is {folder / 'blue' / 'x0.png'}: "
+        f"the file is empty. Try: resnetkit check '{folder}', which names each; replace or delete them"
+    )
+    assert caught.value.exit_code == 3
+    # A score says how many it counts, and --strict makes that an exit code.
+    assert len(load_data(str(folder), DataRecipe(allow_missing=True), whole=True).unreadable) == bad
+
+
+def test_damage_behind_a_good_header_counts_too(tmp_path: Path) -> None:
+    fill(tmp_path, 6)
+    for number in range(4):
+        file = tmp_path / "red" / f"{number:03d}.png"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    with pytest.raises(DataError, match="4 of 18 images cannot be read"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["empty", "damaged"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_bad_files_only_is_refused(split: str, content: str, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        fill(tmp_path / name, 1 if name == split else 60, first=100 * len(name))
+    if split == "train":
+        fill(tmp_path / "val", 1, first=900)
+    for file in (tmp_path / split).rglob("*.png"):
+        changed = bytearray(file.read_bytes())
+        changed[len(changed) // 2] ^= 0xFF
+        file.write_bytes(changed if content == "damaged" else b"")
+    for settings in (DataRecipe(), DataRecipe(allow_missing=True)):
+        with pytest.raises(DataError, match=f"the {split} split has no image"):
+            load_data(str(tmp_path), settings)
+
+
+# D2, D3: 4,200 damaged images in a process of their own, so that a crash of a decoder counts as one.
+
+DAMAGE = """
+import io, json, signal, sys
+import numpy as np
+from pathlib import Path
+from PIL import Image
+from resnetkit.errors import DataError
+from resnetkit.images.reading import read_image
+
+rng = np.random.default_rng(0)
+picture = Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+deep = Image.fromarray(rng.integers(0, 65535, (40, 48), dtype=np.uint16))
+KINDS = {
+    "JPEG": (picture, {"format": "JPEG"}),
+    "progressive": (picture, {"format": "JPEG", "progressive": True}),
+    "grey JPEG": (picture.convert("L"), {"format": "JPEG"}),
+    "CMYK": (picture.convert("CMYK"), {"format": "JPEG"}),
+    "PNG": (picture, {"format": "PNG"}),
+    "palette": (picture.quantize(64), {"format": "PNG"}),
+    "16 bits": (deep, {"format": "PNG"}),
+    "WebP": (picture, {"format": "WEBP"}),
+    "lossless WebP": (picture, {"format": "WEBP", "lossless": True}),
+    "GIF": (picture, {"format": "GIF"}),
+    "BMP": (picture, {"format": "BMP"}),
+    "TIFF": (picture, {"format": "TIFF"}),
+    "LZW TIFF": (picture, {"format": "TIFF", "compression": "tiff_lzw"}),
+    "AVIF": (picture, {"format": "AVIF"}),
+}
+file = Path(sys.argv[1], "damaged.jpg")
+SABOTAGE = None
+
+
+def outcome(content, whole=None):
+    file.write_bytes(content)
+    signal.alarm(5)
+    try:
+        pixels = read_image(file).tobytes()
+    except DataError as error:
+        return "refused" if str(file) in str(error) else "not named"
+    finally:
+        signal.alarm(0)
+    return "read" if whole is None else "whole" if pixels == whole else "filler"
+
+
+found = {}
+for kind, (image, options) in KINDS.items():
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    content = buffer.getvalue()
+    file.write_bytes(content)
+    whole = read_image(file).tobytes()
+    cuts = [outcome(content[: len(content) * part // 60], whole) for part in range(60)]
+    flips = []
+    for _ in range(240):
+        changed = bytearray(content)
+        changed[rng.integers(len(changed))] ^= 1 << rng.integers(8)
+        flips.append(outcome(changed))
+    found[kind] = {"cuts": sorted(set(cuts)), "flips": sorted(set(flips)), "count": len(cuts) + len(flips)}
+print(json.dumps(found))
+"""
+
+
+def test_4200_damaged_images_are_refused_or_read_and_never_filled_up(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", DAMAGE, tmp_path], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert sum(of["count"] for of in found.values()) == 4200
+    for kind, of in found.items():
+        assert set(of["cuts"]) <= {"refused", "whole"}, kind
+        assert set(of["flips"]) <= {"refused", "read"}, kind
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "gif"])
+def test_a_file_that_is_cut_off_is_left_out_before_training(kind: str, tmp_path: Path) -> None:
+    fill(tmp_path, 4)
+    draw("red", 9, (300, 200)).save(tmp_path / "red" / f"cut.{kind}")
+    content = (tmp_path / "red" / f"cut.{kind}").read_bytes()
+    (tmp_path / "red" / f"cut.{kind}").write_bytes(content[: len(content) * 3 // 4])
+    data = load_data(str(tmp_path))
+    assert isinstance(data.train, Images)
+    assert [Path(file).name for file in data.unreadable] == [f"cut.{kind}"]
+
+
+def test_what_a_telephone_puts_behind_a_picture_is_no_damage_and_costs_no_decoding(tmp_path: Path, monkeypatch) -> None:
+    fill(tmp_path, 4)
+    draw("red", 9).save(tmp_path / "red" / "film.jpg")
+    with (tmp_path / "red" / "film.jpg").open("ab") as stream:
+        stream.write(b"ftypmp42" * 1000)
+    draw("red", 8).save(tmp_path / "red" / "unended.jpg")
+    content = (tmp_path / "red" / "unended.jpg").read_bytes()
+    (tmp_path / "red" / "unended.jpg").write_bytes(content[:-2] + b"  ")
+    decoded = []
+    monkeypatch.setattr(scan, "read_image", lambda path, stream: decoded.append(path.name))
+    assert reasons(tmp_path) == {}
+    assert decoded == ["unended.jpg"]  # only decoding tells whether it is cut off
+
+
+# D4: no program is started over a file.
+
+
+def test_postscript_never_reaches_ghostscript(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    file = tmp_path / "x.jpg"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="PostScript"):
+        read_image(file)
+    assert not (tmp_path / "started").exists()
+
+
+# D9: frames.
+
+
+@pytest.mark.timeout(20)
+def test_ten_thousand_frames_cost_no_more_than_the_first(tmp_path: Path) -> None:
+    frames = [Image.new("L", (64, 64), grey) for grey in (10, 200)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:], duration=40)
+    content = (tmp_path / "two.gif").read_bytes()
+    begin = content.rindex(b"\x21\xf9")
+    (tmp_path / "many.gif").write_bytes(content[:begin] + content[begin:-1] * 10_000 + b";")
+    assert np.asarray(read_image(tmp_path / "many.gif")).max() <= 12
+    entry = examine(tmp_path / "many.gif")
+    assert (entry.why, entry.animated) == ("", True)
+
+
+@pytest.mark.timeout(20)
+def test_pages_in_a_circle_end(tmp_path: Path) -> None:
+    draw("red", 0).save(tmp_path / "a.tiff")
+    content = bytearray((tmp_path / "a.tiff").read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    after = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[after : after + 4] = content[4:8]
+    (tmp_path / "a.tiff").write_bytes(content)
+    assert examine(tmp_path / "a.tiff").why == ""
+
+
+# D10: upright in every way of reading.
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_small_turned_images_are_kept_in_memory_upright(late: bool, tmp_path: Path) -> None:
+    fill(tmp_path, 5, ("blue", "red"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "red" / "turned.png"
+    upright = draw("red", 9, (40, 48) if late else (48, 40))
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    if late:  # behind the pixels, where a header does not show it
+        content = file.read_bytes()
+        at = content.index(b"eXIf") - 4
+        chunk = content[at : at + 12 + int.from_bytes(content[at : at + 4], "big")]
+        end = content.index(b"IEND") - 4
+        file.write_bytes(content[:at] + content[at + len(chunk) : end] + chunk + content[end:])
+    data = load_data(str(tmp_path))
+    assert data.unreadable == {}
+    assert isinstance(data.train, Files if late else Images)
+    assert np.array_equal(np.asarray(read_image(file)), np.asarray(upright))
+
+
+# D11: malformed metadata.
+
+
+def test_malformed_exif_never_costs_the_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x011A], exif[0x8769] = "Maker", 6, 72.0, {0x829A: 0.01, 0x9003: "2020:01:01"}
+    draw("red", 0).save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    begin, length = content.index(b"Exif\0\0") + 6, len(exif.tobytes()) - 6
+    turned = read_image(tmp_path / "a.jpg")
+    expected = {turned.tobytes(), turned.transpose(Image.Transpose.ROTATE_90).tobytes()}
+    seen = set()
+    for place in range(length):
+        for value in (0, 1, 2, 7, 255):
+            changed = bytearray(content)
+            changed[begin + place] = value
+            (tmp_path / "b.jpg").write_bytes(changed)
+            image = read_image(tmp_path / "b.jpg")
+            header = check_header(tmp_path / "b.jpg")
+            assert image.size == (header.width, header.height)
+            seen.add(image.tobytes())
+    assert expected <= seen  # an orientation that was hit may be another, valid one
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_malformed_profiles_never_cost_the_picture(kind: str, tmp_path: Path) -> None:
+    garbage = np.random.default_rng(0).integers(0, 256, 500, dtype=np.uint8).tobytes()
+    options = {"icc_profile": garbage} | ({"xmp": garbage} if kind in ("jpg", "webp") else {})
+    options |= {"lossless": True} if kind == "webp" else {}
+    draw("red", 0).save(tmp_path / f"clean.{kind}", **{k: v for k, v in options.items() if k == "lossless"})
+    draw("red", 0).save(tmp_path / f"a.{kind}", **options)
+    assert read_image(tmp_path / f"a.{kind}").tobytes() == read_image(tmp_path / f"clean.{kind}").tobytes()
+
+
+# D12, D13: too large, too narrow, too small.
+
+BOMBS = """
+import resource, sys, zlib
+from pathlib import Path
+from PIL import Image
+from resnetkit.errors import DataError
+from resnetkit.images.preprocess import Preprocess
+from resnetkit.images.reading import check_header
+
+def bomb(width, height):
+    chunk = lambda kind, body: (
+        len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big"))
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    rows = zlib.compress(bytes(((width + 7) // 8 + 1) * height if width * height < 10**9 else 9))
+    return b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+Image.init()
+file = Path(sys.argv[1], "bomb.png")
+resource.setrlimit(resource.RLIMIT_AS, (int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + 2**29,) * 2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, resize=256)
+for size in ((30_000, 30_000), (13_000, 13_000), (1, 50_000), (65_500, 1), (2**31 - 1, 2**31 - 1)):
+    file.write_bytes(bomb(*size))
+    for read in (check_header, preprocess.read):
+        try:
+            print("read", size)
+            read(file)
+        except DataError as error:
+            print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_bombs_are_refused_from_the_header_in_little_memory(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", BOMBS, tmp_path], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *lines, grown = done.stdout.splitlines()
+    refusals = [line for line in lines if not line.startswith("read")]
+    assert len(refusals) == 10
+    for line, why in zip(refusals[:8:2], ("30000 x 30000", "13000 x 13000", "1 x 50000", "65500 x 1"), strict=True):
+        assert line.startswith(("the image is too large in", "the image is too narrow in", "cannot read the image in"))
+        assert why in line or "more than 89,478,485 pixels" in line
+        assert "bomb.png" in line
+    assert int(grown) < 50
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (223, 225), (3, 700)])
+def test_what_is_smaller_than_the_crop_is_enlarged(size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("RGB", size, (9, 99, 199)).save(tmp_path / "a.png")
+    pixels = Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, resize=256).read(tmp_path / "a.png")
+    assert pixels.shape == (3, 224, 224)
+    assert pixels[2].unique().tolist() == [199]
+
+
+# D14: names.
+
+COMPOSED = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png"
+NAMES = [
+    " a b.png",
+    "new\nline.png",
+    "tab\t,comma.png",
+    "quote'\".png",
+    "-dash.png",
+    "n" * 251 + ".png",
+    "\U0001f63a.png",
+]
+NAMES += [COMPOSED, unicodedata.normalize("NFD", COMPOSED), "\u202eright.png", b"\xff\xfe.png", "<img onerror>.png"]
+
+
+def test_predictions_of_any_name_parse_back_to_its_bytes(tmp_path: Path, digits_run: Path, cli) -> None:
+    for number, name in enumerate(NAMES):
+        file = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
+        file.write_bytes(b"")
+        if number % 2:
+            draw("red", number).save(file, "PNG")
+    done = cli("predict", digits_run, tmp_path, "--json", "--device", "cpu")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert {os.path.basename(os.fsencode(row["file"])): row["status"] for row in rows} == {
+        os.fsencode(name): "ok" if number % 2 else "error" for number, name in enumerate(NAMES)
+    }
+    assert len(rows) == len(NAMES)
+
+
+def test_notes_on_any_name_are_one_line(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    (tmp_path / "new\nline").mkdir()
+    for number in range(5):
+        draw("red", 100 + number).save(tmp_path / "new\nline" / f"\udcff{number}.png")
+    os.link(tmp_path / "new\nline" / "\udcff0.png", tmp_path / "new\nline" / "copy.png")
+    (note,) = [note for note in load_data(str(tmp_path)).notes if "copy.png" in note]
+    assert "\n" not in note
+    note.encode()
+    assert "new\\nline/\\udcff0.png" in note
+
+
+# D15, D16: links, pipes, and other inhabitants of a disk.
+
+
+@pytest.mark.timeout(20)
+def test_special_files_are_named_or_walked_once_and_never_block(tmp_path: Path, monkeypatch) -> None:
+    photos, outside = fill(tmp_path / "photos", 4), fill(tmp_path / "outside", 1, ("red",), first=50)
+    red = photos / "red"
+    (red / "again").symlink_to(photos)
+    (red / "outside").symlink_to(outside)
+    (red / "itself.jpg").symlink_to("itself.jpg")
+    (red / "gone.jpg").symlink_to("nowhere.jpg")
+    (red / "endless.jpg").symlink_to("/dev/zero")
+    (red / "folder.jpg").mkdir()
+    os.mkfifo(red / "pipe.jpg")
+    monkeypatch.chdir(red)  # the path of a socket has 107 bytes at most
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.jpg")
+    found = reasons(photos)
+    assert {Path(name).name: why for name, why in found.items()} == {
+        "itself.jpg": os.strerror(errno.ELOOP),
+        "gone.jpg": "no such file",
+        "endless.jpg": "it is not a regular file",
+        "pipe.jpg": "it is not a regular file",
+        "socket.jpg": "it is not a regular file",
+    }
+    seen = [os.path.realpath(path) for path in list_images(red)]
+    assert seen.count(str(red / "000.png")) == 1
+    assert seen.count(str(outside / "red" / "050.png")) == 1
+    report = check(photos, cache=None)
+    assert {file for finding in report.findings if finding.kind == "unreadable" for file in finding.files} == set(found)
+
+
+def test_a_folder_deeper_than_python_recurses_is_walked(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    deep = tmp_path / "red" / "/".join("d" * 200)
+    deep.mkdir(parents=True)
+    draw("red", 77).save(deep / "deep.png")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack()) + 100)
+        found = list_images(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert len(found) == 10
+
+
+def test_what_systems_leave_behind_is_not_read(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._000.png", ".hidden.png", "__MACOSX/._x.jpg", ".git/a.png"):
+        file = tmp_path / "red" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"rubbish")
+    data = load_data(str(tmp_path))
+    assert (count(data), data.unreadable) == (9, {})
+
+
+def test_images_at_two_levels_belong_to_the_class_above(tmp_path: Path) -> None:
+    fill(tmp_path, 4, ("blue", "red"))
+    fill(tmp_path / "red", 4, ("green",), first=50)
+    data = load_data(str(tmp_path), whole=True)
+    assert data.classes == ("blue", "red")
+    assert data.test.labels.bincount().tolist() == [4, 8]
+
+
+# D5, D28: what decides is the content, and the codec that is installed.
+
+
+def test_any_name_of_an_image_is_listed(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    for name in ("noname", "LOUD.JPG", "double.tar.jpeg", "n02105855_2933.JPEG"):
+        draw("red", len(name)).save(tmp_path / "red" / name, "PNG")
+    assert count(load_data(str(tmp_path))) == 13
+
+
+def test_a_codec_that_is_missing_is_named(tmp_path: Path, monkeypatch) -> None:
+    draw("red", 0).save(tmp_path / "a.avif")
+    assert read_image(tmp_path / "a.avif").size == (48, 40)
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    monkeypatch.setattr(features, "check", lambda name: False)
+    with pytest.raises(DataError, match=r"a.avif: Pillow cannot decode AVIF here; save it as JPEG"):
+        read_image(tmp_path / "a.avif")
+
+
+def test_pictures_of_a_telephone_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    fill(tmp_path, 6)
+    for number in range(5):
+        (tmp_path / "red" / f"IMG_{number}.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    with pytest.raises(DataError, match=r"5 of 23 images cannot be read .*Pillow cannot decode HEIC here; save it as"):
+        load_data(str(tmp_path))
+
+
+# D16, D18, D20: what the quick part of the check says at the start of training.
+
+
+@pytest.mark.parametrize("layout", ["splits", "flat"])
+def test_copies_across_splits_are_counted_with_a_pair_and_a_remedy(layout: str, tmp_path: Path) -> None:
+    if layout == "splits":
+        fill(tmp_path / "train", 10)
+        fill(tmp_path / "val", 4, first=100)
+        for number in range(3):
+            os.link(tmp_path / "train" / "red" / f"{number:03d}.png", tmp_path / "val" / "red" / f"copy{number}.png")
+        (note,) = load_data(str(tmp_path)).notes
+        assert note == (
+            "6 images are in two splits, so scores are too good, such as train/red/000.png and val/red/copy0.png: "
+            f"resnetkit check {tmp_path}"
+        )
+        return
+    fill(tmp_path, 40, ("blue", "red"))
+    for number in range(40):
+        (tmp_path / "red" / f"copy{number}.png").write_bytes((tmp_path / "red" / f"{number:03d}.png").read_bytes())
+    data = load_data(str(tmp_path))
+    told = int(next(note for note in data.notes if "in two splits" in note).split()[0])
+    shas = [
+        {hashlib.sha256(pixels.numpy().tobytes()).digest() for pixels in split.pixels}
+        for split in (data.train, data.validation, data.test)
+    ]
+    shared = shas[0] & shas[1] | shas[0] & shas[2] | shas[1] & shas[2]
+    assert told == 2 * len(shared)  # each picture is there twice
+    assert told > 0
+
+
+def test_copies_in_one_split_or_two_classes_twins_and_imbalance_are_a_note_each(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 45, ("blue",))
+    fill(tmp_path / "train", 4, ("red",))
+    fill(tmp_path / "drawn", 4, ("green",), first=200)
+    (tmp_path / "drawn" / "green").rename(tmp_path / "train" / "Red")
+    (tmp_path / "drawn").rmdir()
+    os.link(tmp_path / "train" / "blue" / "000.png", tmp_path / "train" / "blue" / "copy.png")
+    os.link(tmp_path / "train" / "blue" / "001.png", tmp_path / "train" / "red" / "copy.png")
+    for name in ("blue", "red", "Red"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        draw("green", ord(name[0])).save(tmp_path / "val" / name / "a.png")
+    more = f"resnetkit check {tmp_path}"
+    assert load_data(str(tmp_path)).notes == [
+        "the classes Red and red look alike; if they are one, use one folder",
+        "blue has 46 images to train on and Red 4; add some, or judge by per-class scores",
+        "2 images are in two classes, so labels are wrong, such as train/blue/001.png and train/red/copy.png: " + more,
+        "2 images are the same file twice, such as train/blue/000.png and train/blue/copy.png: " + more,
+    ]
+    assert load_data(str(tmp_path), whole=True).notes == []
+
+
+# D21, D22, D24: disks and mounts that fail, and files that change under our hands.
+
+
+@contextmanager
+def nobody() -> Iterator[Path]:
+    """A folder, and a user who may not read everything, as root may."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = fill(Path(place).resolve(), 6)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        user = os.geteuid()
+        load_data(str(folder))  # what is imported lazily may be root's
+        (folder / "red" / "000.png").chmod(0)
+        (folder / "blue" / "shut").mkdir()
+        (folder / "blue" / "shut").chmod(0)
+        try:
+            os.seteuid(user or 65534)
+            yield folder
+        finally:
+            os.seteuid(user)
+            (folder / "blue" / "shut").chmod(0o755)
+
+
+def test_a_file_that_may_not_be_read_is_named_and_a_folder_refused() -> None:
+    with nobody() as folder:
+        for look in (load_data, check):
+            with pytest.raises(DataError, match=r"cannot read the images in .*/blue/shut: Permission denied") as caught:
+                look(str(folder))
+            assert caught.value.exit_code == 3
+        found = scan.scan(folder, list_images(folder / "red"), cache=None)
+        assert [entry.why for entry in found if entry.why] == ["it may not be read"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that the kernel refuses to read")
+def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, 6)
+    (tmp_path / "red" / "bad.png").symlink_to("/proc/self/mem")  # its first byte gives EIO
+    assert list(load_data(str(tmp_path)).unreadable.values()) == ["the disk or the network failed (Input/output error)"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize(("failures", "why"), [(1, ""), (2, ""), (3, "the disk or the network failed")])
+@pytest.mark.parametrize("at", ["open", "read"])
+def test_a_flaky_mount_is_asked_three_times(
+    at: str, number: int, failures: int, why: str, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    preprocess._warn_of_mount.cache_clear()
+    mounted = tmp_path.parent
+    monkeypatch.setattr(preprocess.os.path, "ismount", lambda place: place == mounted)
+    draw("red", 0).save(tmp_path / "a.png")
+    opened, real = [], Path.open
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer) -> int:
+            raise OSError(number, os.strerror(number))
+
+    def flaky(path: Path, *args, **options):
+        opened.append(path)
+        if len(opened) > failures:
+            return real(path, *args, **options)
+        if at == "open":
+            raise OSError(number, os.strerror(number))
+        return io.BufferedReader(Failing(path))
+
+    monkeypatch.setattr(preprocess.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Path, "open", flaky)
+    for look in (examine, lambda path: scan.scan(tmp_path, [path], cache=None)[0]):
+        opened.clear()
+        found = look(tmp_path / "a.png").why
+        assert found.startswith(why)
+        assert bool(found) == bool(why)
+        assert len(opened) == min(failures + 1, 3)
+    assert caplog.text.count(f"{mounted} fails now and then ({os.strerror(number)})") == 1
+
+
+def test_a_damaged_file_is_asked_once(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.setattr(preprocess.time, "sleep", lambda seconds: pytest.fail("it waited"))
+    assert examine(tmp_path / "a.png").why
+
+
+@pytest.mark.parametrize("what", ["vanishes", "is replaced", "grows"])
+def test_a_file_that_changes_after_it_was_listed_is_left_out_or_read_as_it_is(
+    what: str, tmp_path: Path, monkeypatch
+) -> None:
+    fill(tmp_path, 6)
+    target, real = tmp_path / "red" / "000.png", data_module.scan
+
+    def slow(folder: Path, paths: list[Path]) -> list[scan.Entry]:
+        entries = real(folder, paths)
+        if what == "vanishes":
+            target.unlink()
+        elif what == "is replaced":
+            target.unlink()
+            draw("red", 0, (200, 100)).save(target)
+        else:
+            with target.open("ab") as stream:
+                stream.write(bytes(5000))
+        return entries
+
+    monkeypatch.setattr(data_module, "scan", slow)
+    data = load_data(str(tmp_path))
+    assert data.unreadable == ({str(target): "no such file"} if what == "vanishes" else {})
+    assert count(data) == (17 if what == "vanishes" else 18)
+    assert isinstance(data.train, Files if what == "is replaced" else Images)
+
+
+@pytest.mark.parametrize(("gone", "ends"), [(3, False), (4, True)])
+def test_files_that_vanish_in_the_midst_of_a_run_end_it_with_all_saved(
+    gone: int, ends: bool, tmp_path: Path, monkeypatch
+) -> None:
+    """Three may be unreadable, as before the start; with the fourth it ends, and goes on once they are back."""
+    photos, real = fill(tmp_path / "photos", 15), step.Stepper.__call__
+    draw("red", 0, (200, 100)).save(photos / "red" / "000.png")  # of another size: nothing is kept in memory
+    settings = {
+        "out": tmp_path / "run",
+        "quiet": True,
+        "recipe": "scratch",
+        "model": TINY["model"] | {"name": "resnet20"},
+    }
+    settings |= {"data": {"image_size": 16, "batch_size": 12, "workers": 0, "validation": 0.2}, "epochs": 3}
+
+    def losing(self, batch, number):
+        if number == 1:
+            for path in train.paths[:gone]:
+                path.rename(path.with_name(f".{path.name}"))
+        return real(self, batch, number)
+
+    train = load_data(str(photos), DataRecipe(name=str(photos), validation=0.2)).train
+    monkeypatch.setattr(step.Stepper, "__call__", losing)
+    if not ends:
+        assert rk.train(photos, **settings).metrics["unreadable"]
+        return
+    with pytest.raises(DataError, match=r"4 images cannot be read, most of which could when the run began") as caught:
+        rk.train(photos, **settings)
+    assert caught.value.exit_code == 3
+    monkeypatch.setattr(step.Stepper, "__call__", real)
+    reached = int(re.search(r"up to step (\d+) is saved", str(caught.value))[1])
+    assert (tmp_path / "run" / "checkpoints" / f"step-{reached:08}").is_dir()
+    with pytest.raises(UsageError, match="the images have changed"):  # they are still not there
+        rk.train(photos, resume=True, **settings)
+    for path in train.paths[:gone]:
+        path.with_name(f".{path.name}").rename(path)
+    assert rk.train(photos, resume=True, **settings).metrics["steps"] == 8  # of 7.5
+
+
+# D25: many files.
+
+MANY = """
+import json, os, resource, sys
+from pathlib import Path
+from resnetkit.data.survey import list_folder
+from resnetkit.data.scan import scan
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+folder, cache = Path(sys.argv[1]), Path(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(2):
+    paths = [path for members, _ in list_folder(folder).splits.values() for path in members]
+    entries = scan(folder, paths, cache=cache)
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+print(json.dumps([len(entries), sum(bool(entry.why) for entry in entries), grown / len(entries)]))
+"""
+
+
+@pytest.mark.parametrize("files", [1500, pytest.param(50_000, marks=pytest.mark.slow)])
+def test_many_files_need_few_descriptors_and_little_memory_each(files: int, tmp_path: Path) -> None:
+    fill(tmp_path / "set", 5, ("blue", "red"))
+    for number in range(files - 10):
+        colour = ("blue", "red")[number % 2]
+        os.link(tmp_path / "set" / colour / f"00{number % 5}.png", tmp_path / "set" / colour / f"link{number}.png")
+    command = [sys.executable, "-c", MANY, tmp_path / "set", tmp_path / "cache"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, bad, each = json.loads(done.stdout)
+    assert (found, bad) == (files, 0)
+    assert each < 16_000 if files < 10_000 else each < 6_000

@@ -1,0 +1,461 @@
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from resnetkit.errors import UsageError
+from resnetkit.networks.resnet import VARIANTS, create_model, get_arch, list_models
+from resnetkit.networks.summary import summarise
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "variants.json").read_text())
+IN_TORCHVISION = [name for name in VARIANTS if name in torchvision.models.list_models(torchvision.models)]
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "resnet20": 269_722,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+}
+
+
+@pytest.fixture(params=IN_TORCHVISION)
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+    """Our net and torchvision's, with random BatchNorm statistics and equal parameters."""
+    theirs = torchvision.models.get_model(request.param, weights=None).eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.uniform_(0.5, 1.0, generator=generator)
+    ours = create_model(request.param).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours, theirs
+
+
+def test_keys_order_and_logits_equal_torchvision_to_the_bit(pair) -> None:
+    ours, theirs = pair
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
+def test_parameter_count_matches_the_paper(name: str, count: int) -> None:
+    assert sum(p.numel() for p in create_model(name).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("resnet20", 0.27),
+        ("resnet32", 0.46),
+        ("resnet44", 0.66),
+        ("resnet56", 0.85),
+        ("resnet110", 1.7),
+        ("resnet1202", 19.4),
+        ("preact_resnet110", 1.7),
+        ("preact_resnet164", 1.7),
+    ],
+)
+def test_parameters_match_table_6_to_its_digits(name: str, millions: float) -> None:
+    count = sum(p.numel() for p in create_model(name).parameters()) / 1e6
+    assert round(count, 1 if millions > 1 else 2) == millions
+
+
+def test_preact_1001_is_within_two_percent_of_the_second_paper() -> None:
+    # Its Table 5 says 10.2 M. Ours has 10.33 M: a bare projection of the activated input at each of three stages.
+    count = sum(p.numel() for p in create_model("preact_resnet1001").parameters())
+    assert count == pytest.approx(10.2e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("resnet18", 1.8), ("resnet34", 3.6), ("resnet50", 3.8), ("resnet101", 7.6), ("resnet152", 11.3)],
+)
+def test_multiply_adds_match_table_1(name: str, billions: float) -> None:
+    # Table 1 counts the paper's own v1 nets, and the convolutions' and classifier's multiply-adds alone.
+    arch = get_arch(name, stride_on="1x1")
+    assert summarise(arch, 224).multiply_adds / 1e9 == pytest.approx(billions, rel=0.025)
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_a_plain_net_has_the_residual_nets_multiply_adds_but_for_projections(depth: int) -> None:
+    plain, residual = (summarise(get_arch(f"{kind}{depth}", **more), 224) for kind, more in
+                       (("plain", {}), ("resnet", {"shortcut": "A"})))  # fmt: skip
+    assert (plain.parameters, plain.multiply_adds) == (residual.parameters, residual.multiply_adds)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [(f"resnet{n}", n) for n in (18, 34, 50, 101, 152, 20, 32, 44, 56, 110, 1202)]
+)
+def test_layer_count_is_the_one_in_the_name(name: str, layers: int) -> None:
+    assert VARIANTS[name].layers == layers
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_golden_table(name: str) -> None:
+    summary = summarise(get_arch(name), GOLDEN[name]["pixels"])
+    assert GOLDEN[name] == {
+        "pixels": GOLDEN[name]["pixels"],
+        "layers": summary.arch.layers,
+        "parameters": summary.parameters,
+        "multiply_adds": summary.multiply_adds,
+        "last_stage": list(summary.stages[-2].output),
+        "output": list(summary.stages[-1].output),
+    }
+
+
+def test_golden_table_is_complete() -> None:
+    assert list(GOLDEN) == list(VARIANTS)
+
+
+class PaperBlock(nn.Module):
+    """Section 4.2 in the plainest words: two 3x3 convolutions and an identity padded with zeros."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.a, self.na = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        self.b, self.nb = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        self.stride, self.before, self.after = stride, before, after
+
+    def forward(self, x):
+        identity = x[:, :, :: self.stride, :: self.stride]
+        if self.before != self.after:
+            zeros = torch.zeros(len(x), (self.after - self.before) // 2, *identity.shape[2:])
+            identity = torch.cat([zeros, identity, zeros], dim=1)
+        return torch.relu(self.nb(self.b(torch.relu(self.na(self.a(x))))) + identity)
+
+
+class PaperCifarNet(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        widths = [16] * n + [32] * n + [64] * n
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.blocks = nn.ModuleList(
+            PaperBlock(before, after, 1 if before == after else 2)
+            for before, after in zip([16, *widths], widths, strict=False)
+        )
+        self.classify = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        for block in self.blocks:
+            x = block(x)
+        return self.classify(x.mean((2, 3)))
+
+
+class PaperPlainNet(PaperCifarNet):
+    """The same layers without the identities."""
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        for block in self.blocks:
+            x = torch.relu(block.nb(block.b(torch.relu(block.na(block.a(x))))))
+        return self.classify(x.mean((2, 3)))
+
+
+class PreactUnit(nn.Module):
+    """The second paper's Figure 4e: BatchNorm, ReLU, convolution; the sum is left as it is."""
+
+    def __init__(self, before: int, width: int, after: int, stride: int, bottleneck: bool, both: bool) -> None:
+        super().__init__()
+        shapes = [(before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1)]
+        if not bottleneck:
+            shapes = [(before, width, 3, stride), (width, after, 3, 1)]
+        layers = []
+        for channels, out, kernel, step in shapes:
+            # Our parameters come convolution first; the pairs are put in that order, and applied norm first.
+            layers += [nn.Conv2d(channels, out, kernel, step, kernel // 2, bias=False), nn.BatchNorm2d(channels)]
+        self.layers = nn.ModuleList(layers)
+        self.project = nn.Conv2d(before, after, 1, stride, bias=False) if before != after and bottleneck else None
+        self.before, self.after, self.stride, self.both = before, after, stride, both or before != after
+
+    def forward(self, x):
+        activated = torch.relu(self.layers[1](x))
+        out = self.layers[0](activated)
+        for place in range(2, len(self.layers), 2):
+            out = self.layers[place](torch.relu(self.layers[place + 1](out)))
+        identity = activated if self.both else x
+        if self.project is not None:
+            identity = self.project(identity)
+        elif self.before != self.after:
+            identity = identity[:, :, :: self.stride, :: self.stride]
+            zeros = torch.zeros(len(x), (self.after - self.before) // 2, *identity.shape[2:])
+            identity = torch.cat([zeros, identity, zeros], dim=1)
+        return out + identity
+
+
+class PreactNet(nn.Module):
+    def __init__(self, n: int, bottleneck: bool) -> None:
+        super().__init__()
+        grow = 4 if bottleneck else 1
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        units, before = [], 16
+        for stage, width in enumerate((16, 32, 64)):
+            for number in range(n):
+                stride = 2 if stage > 0 and number == 0 else 1
+                units.append(PreactUnit(before, width, width * grow, stride, bottleneck, both=not units))
+                before = width * grow
+        self.units = nn.Sequential(*units)
+        self.norm, self.classify = nn.BatchNorm2d(before), nn.Linear(before, 10)
+
+    def forward(self, x):
+        return self.classify(torch.relu(self.norm(self.units(self.stem(x)))).mean((2, 3)))
+
+
+class TutorialBlock(nn.Module):
+    """Tutorial 1: two 3x3 convolutions on the left; on the right nothing, or a 1x1 convolution with BatchNorm."""
+
+    def __init__(self, before: int, after: int, stride: int, right: bool) -> None:
+        super().__init__()
+        self.left = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+        projection = [nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)]
+        self.right = nn.Sequential(*(projection if right else []))
+
+    def forward(self, x):
+        return F.relu(self.left(x) + self.right(x))
+
+
+class TutorialNet(nn.Sequential):
+    """Tutorial 1's 3-4-6-3, 128-256-512-512; 7x7 pooling at 224 px is global pooling."""
+
+    def __init__(self) -> None:
+        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        before = 64
+        for after, count, stride in ((128, 3, 1), (256, 4, 2), (512, 6, 2), (512, 3, 2)):
+            for number in range(count):
+                layers.append(TutorialBlock(before, after, stride if number == 0 else 1, right=number == 0))
+                before = after
+        super().__init__(*layers, nn.AvgPool2d(7), nn.Flatten(), nn.Linear(512, 1000))
+
+
+class D2LBlock(nn.Module):
+    """The tutorial's block: convolutions with bias, and a bare 1x1 convolution where the shape changes."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.c1, self.n1 = nn.Conv2d(before, after, 3, stride, 1), nn.BatchNorm2d(after)
+        self.c2, self.n2 = nn.Conv2d(after, after, 3, 1, 1), nn.BatchNorm2d(after)
+        self.c3 = nn.Conv2d(before, after, 1, stride) if stride != 1 else None
+
+    def forward(self, x):
+        y = self.n2(self.c2(F.relu(self.n1(self.c1(x)))))
+        return F.relu(y + (x if self.c3 is None else self.c3(x)))
+
+
+class D2LNet(nn.Sequential):
+    def __init__(self) -> None:
+        stem = [nn.Conv2d(1, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        shapes = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)]
+        blocks = [D2LBlock(*shape) for shape in [*shapes, (512, 512, 1)]]
+        super().__init__(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "independent", "image"),
+    [
+        ("resnet20", lambda: PaperCifarNet(3), (2, 3, 32, 32)),
+        ("resnet110", lambda: PaperCifarNet(18), (2, 3, 32, 32)),
+        ("plain20", lambda: PaperPlainNet(3), (2, 3, 32, 32)),
+        ("preact_resnet110", lambda: PreactNet(18, bottleneck=False), (2, 3, 32, 32)),
+        ("preact_resnet164", lambda: PreactNet(18, bottleneck=True), (2, 3, 32, 32)),
+        ("d2l_resnet18", D2LNet, (2, 1, 96, 96)),
+        ("tutorial_resnet34", TutorialNet, (1, 3, 224, 224)),
+    ],
+)
+def test_logits_match_an_independent_implementation(name, independent, image) -> None:
+    torch.manual_seed(0)
+    theirs, ours = independent(), create_model(name)
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert mine.shape == other.shape
+            mine.copy_(other)
+    x = torch.randn(image)
+    ours.eval()  # with fresh running statistics: one image's batch statistics would hide a wrong scale
+    theirs.eval()
+    with torch.inference_mode():
+        expected = theirs(x)
+        torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_plain_block_adds_nothing() -> None:
+    torch.manual_seed(0)
+    residual, plain = create_model("resnet20"), create_model("resnet20", residual=False)
+    plain.load_state_dict(residual.state_dict())
+    x = torch.randn(2, 16, 8, 8)
+    mine, other = residual.layer1[0], plain.layer1[0]
+    torch.testing.assert_close(other(x), torch.relu(mine.residual(x)))
+    assert not torch.allclose(other(x), mine(x))
+
+
+@pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 3), ("C", 16)])
+def test_shortcut_options_of_table_3(shortcut: str, projections: int) -> None:
+    net = create_model("resnet34", shortcut=shortcut)
+    assert sum(key.endswith("downsample.0.weight") for key in net.state_dict()) == projections
+
+
+def test_stages_end_in_what_the_head_sees() -> None:
+    net = create_model("resnet18", stem="cifar", in_channels=1, num_classes=7).eval()
+    x = torch.randn(1, 1, 28, 28)
+    stages = net.stages(x)
+    assert {name: tuple(out.shape[1:]) for name, out in stages.items()} == {
+        "stem": (64, 28, 28),
+        "layer1": (64, 28, 28),
+        "layer2": (128, 14, 14),
+        "layer3": (256, 7, 7),
+        "layer4": (512, 4, 4),
+    }
+    assert torch.equal(net.forward_head(stages["layer4"]), net(x))
+    assert net(x).shape == (1, 7)
+
+
+def test_reset_head_changes_the_classes_and_nothing_else() -> None:
+    net = create_model("resnet20").eval()
+    before = {key: value.clone() for key, value in net.state_dict().items() if not key.startswith("fc")}
+    net.reset_head(3)
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+    assert net.arch.num_classes == 3
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"unknown model 'resnet19'.*resnet1"):
+        create_model("resnet19")
+    with pytest.raises(UsageError, match=r"unknown field of a network 'shortcuts'. Try: shortcut"):
+        create_model("resnet18", shortcuts="A")
+    with pytest.raises(UsageError, match="stem = 'imagnet' cannot be"):
+        create_model("resnet18", stem="imagnet")
+    with pytest.raises(UsageError, match="differ in length"):
+        create_model("resnet18", depths=(1, 1))
+    with pytest.raises(UsageError, match="shortcut A cannot be built"):
+        create_model("resnet20", widths=(16, 8, 64))
+
+
+def test_list_models_matches_a_pattern() -> None:
+    assert list_models("resnet1*") == ["resnet18", "resnet101", "resnet152", "resnet110", "resnet1202"]
+
+
+@pytest.mark.parametrize("name", ["preact_resnet110", "resnext50_32x4d", "resnet18", "plain20"])
+@pytest.mark.parametrize("size", [1, 5, 33])
+def test_any_size_works_also_alone_in_a_batch(name: str, size: int) -> None:
+    with torch.inference_mode():
+        assert create_model(name).eval()(torch.randn(1, 3, size, size + 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "theirs"),
+    [
+        ({"stride_on": "1x1"}, {"block": "v1"}),
+        ({"in_channels": 4, "num_classes": 5}, {"in_chans": 4, "num_classes": 5}),
+    ],
+)
+def test_logits_match_timm_for_what_torchvision_lacks(changes: dict, theirs: dict) -> None:
+    torch.manual_seed(0)
+    ours = create_model("resnet50", **changes).eval()
+    if theirs.pop("block", None):
+        reference = timm.create_model("resnet50", pretrained=False).eval()
+        for module in reference.modules():  # timm has no v1; its v1.5 with the stride moved is one
+            if isinstance(module, timm.models.resnet.Bottleneck) and module.conv2.stride != (1, 1):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+    else:
+        reference = timm.create_model("resnet50", pretrained=False, **theirs).eval()
+    reference.load_state_dict(ours.state_dict())
+    x = torch.randn(2, changes.get("in_channels", 3), 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), reference(x), rtol=1e-5, atol=1e-5)
+
+
+TINY_ARCHS = [
+    {"block": "basic"},
+    {"block": "bottleneck", "stride_on": "1x1"},
+    {"block": "bottleneck", "groups": 2, "group_width": 32},
+    {"block": "basic", "preactivation": True},
+    {"block": "bottleneck", "preactivation": True, "shortcut": "B", "projection_norm": False},
+    {"block": "basic", "residual": False},
+    {"block": "basic", "shortcut": "C"},
+]
+
+
+@pytest.mark.parametrize("changes", TINY_ARCHS)
+def test_gradients_match_finite_differences(changes: dict) -> None:
+    torch.manual_seed(0)
+    small = {"depths": (1, 2), "widths": (4, 8), "strides": (1, 2), "stem_width": 4, "num_classes": 3}
+    net = create_model("resnet20", **small, **changes).double().train()
+    # ReLU has kinks, at which a difference quotient says nothing; a smooth stand-in leaves all else as it is.
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Softplus(beta=3))
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda image: net(image), (x,), eps=1e-6, atol=1e-5)
+
+
+def test_zero_init_starts_every_block_as_the_identity() -> None:
+    ours = create_model("resnet50", zero_init_residual=True)
+    theirs = torchvision.models.resnet50(weights=None, zero_init_residual=True)
+    zeros = [name for name, p in ours.named_parameters() if (p == 0).all() and name.endswith("weight")]
+    assert zeros == [name for name, p in theirs.named_parameters() if (p == 0).all() and name.endswith("weight")]
+    block = create_model("resnet20", zero_init_residual=True).layer1[1]
+    x = torch.randn(2, 16, 8, 8).relu()
+    torch.testing.assert_close(block(x), x)
+    with pytest.raises(UsageError, match="zero_init_residual cannot be with preactivation"):
+        create_model("preact_resnet110", zero_init_residual=True)
+
+
+def test_stochastic_depth_drops_the_share_that_the_linear_rule_says() -> None:
+    torch.manual_seed(0)
+    net = create_model("resnet20", drop_path=0.6)
+    rates = [block.drop_path.p for name in net.stage_names for block in net.get_submodule(name)]
+    assert rates == pytest.approx([0.6 * number / 9 for number in range(1, 10)])
+    block = net.layer3[2].train()
+    x = torch.randn(4000, 64, 1, 1).relu() + 1
+    kept = (block(x) != x).flatten(1).any(1).float().mean()
+    assert kept == pytest.approx(0.4, abs=0.03)
+    assert torch.equal(net.eval()(x.new_ones(1, 3, 8, 8)), net(x.new_ones(1, 3, 8, 8)))
+
+
+def test_what_is_not_used_is_not_there() -> None:
+    net = create_model("resnet20")
+    assert not any("StochasticDepth" in type(module).__name__ for module in net.modules())
+    assert "downsample" not in dict(create_model("plain20").layer2[0].named_children())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet110"])
+def test_recomputing_changes_neither_gradients_nor_statistics_by_a_bit(name: str) -> None:
+    torch.manual_seed(0)
+    plain, saving = create_model(name, drop_path=0.2), create_model(name, drop_path=0.2)
+    saving.load_state_dict(plain.state_dict())
+    saving.recompute = True
+    x = torch.randn(4, 3, 16, 16)
+    for net in (plain, saving):
+        torch.manual_seed(1)
+        net(x).square().sum().backward()
+    for (key, mine), theirs in zip(saving.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad), key
+    for (key, mine), theirs in zip(saving.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), key
+
+
+def test_networks_can_be_exported() -> None:
+    program = torch.export.export(create_model("preact_resnet110").eval(), (torch.randn(1, 3, 32, 32),))
+    assert program.module()(torch.randn(1, 3, 32, 32)).shape == (1, 10)
