@@ -147,7 +147,7 @@ def _read(path: Path, stamp: Stamp, *, hashed: bool, decode: bool) -> Entry:
     try:
         return read_file(path, look)
     except DataError as error:
-        return Entry(*stamp, why=error.why or error.what)
+        return Entry(*stamp, why=error.reason)
 
 
 def mark_of(stream: Stream) -> int:

@@ -81,7 +81,7 @@ def examine(path: Path) -> Entry:
     try:
         return Entry(*stamp, **read_file(path, _everything))
     except DataError as error:
-        return Entry(*stamp, why=error.why or error.what)
+        return Entry(*stamp, why=error.reason)
 
 
 def _everything(path: Path, stream: Stream) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def _checked(order: Pairs) -> Iterator[tuple[Path, int, bytes | str]]:
             content = path.read_bytes()
             read_image(path, stream=BytesIO(content))
         except DataError as error:
-            return error.why or error.what
+            return error.reason
         except OSError as error:
             return error.strerror or str(error)
         return content
