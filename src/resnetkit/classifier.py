@@ -24,6 +24,16 @@ FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a classifier was trained on, as far as it says."""
+
+    data: str | None = None
+    """A named set, or a folder, or shards."""
+    validation: float | None = None
+    """Share of the training images that was held out where the set itself holds out none."""
+
+
 @dataclass
 class Classifier:
     """All that a prediction needs, and where it came from."""
@@ -43,6 +53,15 @@ class Classifier:
 
     def __post_init__(self) -> None:
         self.network = self.compute.network(self.network).eval()
+
+    @property
+    def origin(self) -> Origin:
+        """What it was trained on. Foreign weights do not say: their `recipe` names no data."""
+        data = self.recipe.get("data")
+        if not isinstance(data, dict):
+            return Origin()
+        name, share = data.get("name"), data.get("validation")
+        return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

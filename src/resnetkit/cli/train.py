@@ -69,7 +69,7 @@ def train_command(
     run = folder.parent if folder is not None else Path()
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
-        report = {"run": str(run), "model": classifier.model, "data": classifier.recipe["data"]["name"]}
+        report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
         extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
         print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
@@ -78,7 +78,7 @@ def train_command(
             f"resnetkit predict {run} PICTURE…": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
-        if classifier.recipe["data"]["name"] == "digits":
+        if classifier.origin.data == "digits":
             hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
         print("Next:")
         for hint, what in hints.items():

@@ -15,7 +15,7 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
     """A card in the hub's format: what it is, what it was trained on, how good, how to use it. Figures are its own."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    metrics, data = classifier.metrics, classifier.recipe.get("data", {}).get("name")
+    metrics, data = classifier.metrics, classifier.origin.data
     results = None
     if data is not None and "top1" in metrics:
         results = [
@@ -56,7 +56,7 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
             f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
         )
     lines += ["", "```python", "import resnetkit", f'classifier = resnetkit.load("{name}")', "```", ""]
-    if classifier.recipe and "data" in classifier.recipe:
+    if data is not None:
         import tomli_w
 
         lines += ["The recipe of the run:", "", "```toml", tomli_w.dumps(classifier.recipe).strip(), "```", ""]
