@@ -10,8 +10,8 @@ from pathlib import Path
 from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
 from resnetkit.data.folder import _load_folder
 from resnetkit.data.named import NAMED_SETS
-from resnetkit.data.shards.read import Shards, names_shards, open_shards
-from resnetkit.data.splits import SPLIT_SEED, Split, stratified_split
+from resnetkit.data.shards.read import names_shards, open_shards
+from resnetkit.data.splits import SPLIT_SEED
 from resnetkit.errors import DataError, UsageError
 from resnetkit.recipes.schema import DataRecipe
 
@@ -35,11 +35,7 @@ def load_data(
     else:
         data = _load_folder(Path(name), settings, whole=whole)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
-        if isinstance(data.train, Shards):
-            train: Split = data.train.limited(settings.limit)
-        else:
-            positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
-            train = data.train.take(positions)
+        train = data.train.limited(settings.limit)
         data = replace(data, train=train)
         data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data

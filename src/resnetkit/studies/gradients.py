@@ -110,7 +110,7 @@ def watched(
     schedule = Schedule(recipe.optim, recipe.total_steps(len(split)), len(split), order.batch_size)
     stepper = Stepper(network, recipe, schedule, compute, [], ALONE)
     augment = Augment(recipe.augment, preprocess, num_classes=len(data.classes), seed=recipe.seed)
-    batches = training_batches(split, order, augment, compute, start=0, stop=when[-1], unreadable={})
+    batches = training_batches(split, order, augment, compute, start=0, stop=when[-1])
     stepper.ready()
     applied = 0
     for step in range(when[-1] + 1):

@@ -113,7 +113,7 @@ def _measure(row: Row, place: Place) -> list[Row]:
     images, network = images_to_test(place), done.classifier.network
 
     def line(hurt: ResNet, lesion: str, count: int, block: str = "", draw: int = 0) -> Row:
-        error = 100 - score(replace(done.classifier, network=hurt), images)["top1"]
+        error = 100 - score(replace(done.classifier, network=hurt), images).top1
         return {"lesion": lesion, "count": count, "block": block, "draw": draw, "error": error}
 
     names = [name for name, _ in blocks_of(network)]

@@ -143,7 +143,7 @@ def _transferred(place: Place, seed: int) -> Iterator[Line]:
         one = pupil(source, classes, faults, seed=seed)
         true, shown = one.learn(learnt)
         yield "new task", one.test(tested)
-        yield "old task", score(with_old_head(one.network, source), old)["top1"]
+        yield "old task", score(with_old_head(one.network, source), old).top1
         yield "BatchNorm moved", moved(one.network, source.network)
         yield "accuracy printed", shown
         yield "accuracy in training", true

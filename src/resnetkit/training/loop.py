@@ -12,9 +12,9 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.batches import training_batches
 from resnetkit.data.dataset import Data
 from resnetkit.data.fingerprint import Fingerprint
-from resnetkit.data.folder import FEW_UNREADABLE
 from resnetkit.data.order import order_of
-from resnetkit.data.splits import Images, Split, class_weights
+from resnetkit.data.splits import Split, class_weights
+from resnetkit.data.unreadable import too_many
 from resnetkit.errors import DataError, DivergedError, ResnetkitError, StoppedError, UsageError
 from resnetkit.evaluation.evaluate import score
 from resnetkit.evaluation.metrics import Tally
@@ -156,10 +156,10 @@ class Trainer:
             start=self.step,
             stop=self.total_steps,
             workers=recipe.data.workers,
-            unreadable=self.unreadable,
         )
         self.stepper.ready()
         for batch in batches:
+            self.state.unreadable |= batch.lost
             taken = self.stepper(batch, self.step)
             while self.stepper.notes:
                 self.reporter.line(f"note      {self.stepper.notes.pop(0)}")
@@ -189,9 +189,8 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         """Save and leave where any rank has been asked to stop. Called at the same places on all of them."""
         lost = len(self.unreadable) - self._lost_before
-        # A rank sees its share of the images only.
-        allowed = max(FEW_UNREADABLE, self.recipe.data.max_unreadable * len(self.split) / self.ranks.size)
-        number = self.ranks.any(TOO_MANY_UNREADABLE if lost > allowed else self.stopping.number)
+        ends = too_many(lost, self.recipe.data.max_unreadable, len(self.split), self.ranks.size)
+        number = self.ranks.any(TOO_MANY_UNREADABLE if ends else self.stopping.number)
         if not number:
             return
         self.state.save(self.reporter, must=True)
@@ -214,7 +213,7 @@ class Trainer:
         self.state.bad_steps += 1
         rate = self.stepper.schedule(self.step) * self.stepper.slower
         files = []
-        if not isinstance(self.split, Images):
+        if self.split.pixels is None:
             files = [self.split.name(int(i)) for i in self.order.mine(self.step)[1]]
         self._write(event="not applied", step=self.step, loss=repr(loss), lr=rate, files=files)
         if self.state.bad_steps < BAD_STEPS:
@@ -290,7 +289,7 @@ class Trainer:
         """The epoch's figures over the images of all ranks."""
         whole = Tally(len(self.data.classes), torch.device("cpu"))
         whole.restore(self.ranks.sum(*self.state.tally.state()))
-        return whole.compute()
+        return whole.compute().to_dict()
 
     def _score(self, split_name: str, network: ResNet) -> dict[str, Any]:
         split = {"validation": self.data.validation, "test": self.data.test}[split_name]
@@ -300,11 +299,11 @@ class Trainer:
             )
         self.ranks.copy_from_first(network.buffers())
         between = self._stop_if_asked if self.stepping else lambda: None
-        figures = score(
+        found = score(
             self._classifier(network), split, workers=self.recipe.data.workers, ranks=self.ranks, between=between
         )
-        self.state.unreadable |= figures.pop("unreadable")
-        return figures
+        self.state.unreadable |= found.lost
+        return found.to_dict()
 
     def _classifier(self, network: ResNet) -> Classifier:
         recipe = self.recipe.model_dump(mode="json", exclude_none=True)
@@ -317,18 +316,8 @@ class Trainer:
 
     def _solve_head(self, parts: list[Split]) -> Probe:
         """Solve the head on the frozen backbone; it stands as the best until something beats it on validation."""
-        solved = probe(
-            self.network,
-            self.preprocess,
-            self.data,
-            parts,
-            self.compute,
-            self.recipe.transfer,
-            balanced=self.recipe.class_weights == "balanced",
-            seed=self.recipe.seed,
-            reporter=self.reporter,
-            unreadable=self.unreadable,
-        )
+        solved = probe(self._classifier(self.network), parts, self.recipe, self.reporter)
+        self.state.unreadable |= solved.features.lost
         for line in solved.describe(self.data.classes):
             self.reporter.line(line)
         self.state.best_weights = copy_of(self.network)
@@ -350,9 +339,10 @@ class Trainer:
         solved = self._solve_head(parts)
         self.state.best, self.total_steps = {"step": 0}, 0
         _, held_out = self.data.held_out()
-        figures = score_probe(self.network, self.preprocess, held_out, self.compute, unreadable=self.unreadable)
+        found = score_probe(self._classifier(self.network), held_out)
+        self.state.unreadable |= found.lost
         speed = len(solved.features.labels) / max(self.state.seconds, 1e-9)
-        return self._finish(figures, images_per_second=round(speed, 1))
+        return self._finish(found.to_dict(), images_per_second=round(speed, 1))
 
     def _begin_finetuning(self) -> None:
         """The head first; what it scores on validation is what fine-tuning has to beat."""

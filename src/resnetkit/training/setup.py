@@ -3,7 +3,7 @@
 from torch import nn
 
 from resnetkit.data.dataset import Data
-from resnetkit.data.splits import Images, describe_split, measure
+from resnetkit.data.splits import measure
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import Compute
@@ -40,6 +40,7 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
     Raises `UsageError` (exit code 2) for weights that do not say it where the recipe does not say it either.
     """
     settings = recipe.data
+    pixels = data.train.pixels if data.train is not None else None
     if settings.mean is not None and settings.std is not None:
         mean, std = settings.mean, settings.std
         if not len(mean) == len(std) == data.channels:
@@ -56,11 +57,11 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
                 remedy="--data.mean R G B --data.std R G B",
             )
         mean, std = start.preprocess.mean, start.preprocess.std
-    elif isinstance(data.train, Images):
-        mean, std = measure(data.train)
+    elif pixels is not None:
+        mean, std = measure(pixels)
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-    own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
+    own = pixels.shape[-1] if pixels is not None else FOLDER_SIZE
     interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
     return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
 
@@ -80,7 +81,7 @@ def announcement(
 ) -> list[str]:
     """Lines for people: what is about to be done, with what, on what. `length` says how long."""
     splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
-    sizes = ", ".join(f"{name} {describe_split(split)}" for name, split in splits)
+    sizes = ", ".join(f"{name} {split.describe() if split is not None else 'none'}" for name, split in splits)
     parameters = sum(p.numel() for p in network.parameters())
     weights = recipe.model.weights
     start = "from nothing" if weights in (None, "none") else f"starts from {weights}"

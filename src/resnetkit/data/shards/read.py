@@ -8,7 +8,7 @@ it, class names come from `classes.txt`, one a line, or are numbers.
 import glob
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ from resnetkit.data.survey import SPLIT_FOLDERS, subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import read_image
 from resnetkit.machine.console import Reporter
-from resnetkit.randomness import uniform
+from resnetkit.randomness import key, uniform
 
 DESCRIPTION = "dataset.json"
 JOURNAL = ".shard.jsonl"
@@ -53,6 +53,9 @@ class Shards:
     numbers: tuple[int, ...] | None = None
     """The label to give for each label in the shards, where they differ."""
 
+    pixels = labels = None
+    """They stay on the disk, however few."""
+
     def __len__(self) -> int:
         return int(self.bounds[-1])
 
@@ -66,20 +69,20 @@ class Shards:
         ends = self._ends if self.limit is None else self._ends * self.limit // max(1, whole)
         return np.concatenate([[0], ends])
 
-    @property
-    def checksums(self) -> list[int]:
-        """One number a shard: equal where places, sizes and labels of its samples are."""
-        return [file.checksum for file in self.files]
-
     def name(self, index: int) -> str:
         """`shard.tar:member`, for people."""
         file, row = self._sample(index)
         return file.name(row)
 
-    def image(self, index: int, channels: int) -> Image.Image:
+    def content(self, index: int) -> bytes:
+        """The bytes of a picture. Raises `DataError` (exit code 3)."""
+        file, row = self._sample(index)
+        return file.read(row)
+
+    def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
         file, row = self._sample(index)
-        content = file.read(row)
+        content = file.read(row) if content is None else content
         try:
             return read_image(f"{file.path}:sample {row}", channels, BytesIO(content))
         except DataError as error:
@@ -110,9 +113,18 @@ class Shards:
         """Only `count` samples, drawn from everywhere."""
         return replace(self, limit=count) if count < len(self) else self
 
-    def renumbered(self, numbers: Iterable[int]) -> "Shards":
+    def relabelled(self, numbers: Sequence[int]) -> "Shards":
         """The same samples, with `numbers[label]` for each label."""
         return replace(self, numbers=tuple(numbers))
+
+    def describe(self) -> str:
+        """A count, and that of the shards."""
+        return f"{len(self):,} images in {len(self.files):,} shards"
+
+    def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
+        """Of each shard its name, and the places, sizes and labels of its samples."""
+        pairs = [(key(split, file.path.name), file.checksum) for file in self.files]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     @cached_property
     def _groups(self) -> np.ndarray:
