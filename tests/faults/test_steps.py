@@ -40,7 +40,7 @@ def stepper(batch_size: int = 24, *, norms: bool = True, **optim: object) -> Ste
     made = Stepper(
         network, recipe, Schedule(recipe.optim, 10, 100, batch_size), Compute(torch.device("cpu"), "fp32"), [], ALONE
     )
-    made.ready()
+    made.train_mode()
     return made
 
 

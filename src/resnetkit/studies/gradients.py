@@ -111,7 +111,7 @@ def watched(
     stepper = Stepper(network, recipe, schedule, compute, [], ALONE)
     augment = Augment(recipe.augment, preprocess, num_classes=len(data.classes), seed=recipe.seed)
     batches = training_batches(split, order, augment, compute, start=0, stop=when[-1])
-    stepper.ready()
+    stepper.train_mode()
     applied = 0
     for step in range(when[-1] + 1):
         if step in when:
