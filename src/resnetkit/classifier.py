@@ -128,7 +128,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != saved["sha256"]:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
-        network = ResNet(Arch.from_dict(saved["arch"]))
+        network = ResNet(Arch(**saved["arch"]))
         network.load_state_dict(safetensors.torch.load(weights))
         settings = saved["preprocess"] | {key: tuple(saved["preprocess"][key]) for key in ("mean", "std")}
         return Classifier(

@@ -339,7 +339,7 @@ def test_our_own_weights_are_the_networks_that_they_say(name: str) -> None:
     """No download: they come with the package, and the loader holds them to their hash."""
     classifier = rk.load(name)
     about = own_config(name)
-    assert Arch.from_dict(about["arch"]) == classifier.network.arch
+    assert Arch(**about["arch"]) == classifier.network.arch
     assert f"resnet{classifier.network.arch.layers}" == name.partition(".")[0]
     assert about["recipe"]["data"]["name"] == name.partition(".")[2]
     assert classifier.classes == tuple(about["classes"])

@@ -5,11 +5,14 @@ Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAM
 
 import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 from resnetkit.errors import UsageError
+from resnetkit.networks.arch import Arch
 
 LENGTHS = ("epochs", "steps", "examples")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
@@ -26,6 +29,9 @@ Duration = Annotated[str, AfterValidator(_is_duration)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Section = TypeVar("Section", bound=_Section)
 
 
 class DataRecipe(_Section):
@@ -65,47 +71,49 @@ class AugmentRecipe(_Section):
     cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
 
 
+def _with_fields_of(arch: type[Arch], *, without: Collection[str]) -> Callable[[type[Section]], type[Section]]:
+    """Give a section the fields of `arch`, each with its sentence and its bounds; none, unless they are set."""
+    known: dict[str, FieldInfo] = vars(arch)["__pydantic_fields__"]
+    fields: dict[str, Any] = {
+        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+        for name, field in known.items()
+        if name not in without
+    }
+
+    def extend(section: type[Section]) -> type[Section]:
+        return create_model(
+            section.__name__, __base__=section, __module__=section.__module__, __doc__=section.__doc__, **fields
+        )
+
+    return extend
+
+
+@_with_fields_of(Arch, without=("in_channels", "num_classes"))
 class ModelRecipe(_Section):
     """Which network. All but `name` and `weights` are fields of `Arch`; none keeps the variant's own."""
 
     name: str = Field("resnet20", description="See `resnetkit list models`.")
     weights: str | None = Field(None, description="Start from these: a name, a file, a folder, a hub id; or none.")
-    depths: tuple[int, ...] | None = None
-    block: Literal["basic", "bottleneck"] | None = None
-    widths: tuple[int, ...] | None = None
-    strides: tuple[int, ...] | None = None
-    stem: Literal["imagenet", "cifar"] | None = None
-    stem_width: int | None = Field(None, ge=1)
-    stem_padding: bool | None = None
-    residual: bool | None = None
-    shortcut: Literal["A", "B", "C"] | None = None
-    stride_on: Literal["3x3", "1x1"] | None = None
-    preactivation: bool | None = None
-    groups: int | None = Field(None, ge=1)
-    group_width: int | None = Field(None, ge=1)
-    zero_init_residual: bool | None = None
-    drop_path: float | None = Field(None, ge=0, lt=1)
-    conv_bias: bool | None = None
-    projection_norm: bool | None = None
-    init: Literal["he", "torch"] | None = None
 
 
 class OptimRecipe(_Section):
     """How parameters move. The learning rate is a function of the step alone."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="The optimizer.")
     lr: float = Field(0.1, gt=0, description="Peak learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd alone.")
+    nesterov: bool = Field(True, description="The momentum is Nesterov's.")
+    weight_decay: float = Field(1e-4, ge=0, description="Part of itself that each parameter loses, times the rate.")
     decay_all: bool = Field(True, description="False spares BatchNorm and biases from weight decay.")
     schedule: Literal["constant", "steps", "cosine", "linear"] = Field("cosine", description="After the warm-up.")
     milestones: tuple[Duration, ...] = Field((), description="Where `steps` multiplies the rate by gamma.")
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(0.1, gt=0, le=1, description="What `steps` multiplies the rate by.")
     warmup: Duration = Field("0%", description='For example "5 epochs", "400 steps", "20%".')
-    warmup_shape: Literal["linear", "constant"] = "linear"
+    warmup_shape: Literal["linear", "constant"] = Field(
+        "linear", description="constant: at warmup_factor until it ends."
+    )
     warmup_factor: float = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     layer_decay: float = Field(1.0, gt=0, le=1, description="Factor of the rate for each stage away from the head.")
     clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
@@ -125,7 +133,7 @@ class TransferRecipe(_Section):
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
-    every_epochs: int = Field(1, ge=1)
+    every_epochs: int = Field(1, ge=1, description="After so many epochs.")
     every_steps: int | None = Field(None, ge=1, description="And within an epoch, after so many steps.")
     every_minutes: float = Field(10.0, gt=0, description="And after so many minutes.")
     keep: int = Field(2, ge=1, description="Older ones are deleted.")
@@ -136,18 +144,18 @@ class Expect(_Section):
 
     top1: float | None = Field(None, ge=0, le=100, description="Percent, on the test split.")
     seconds: float | None = Field(None, gt=0, description="Training time on the machine named in the header.")
-    runs: int | None = Field(None, ge=1)
+    runs: int | None = Field(None, ge=1, description="How often it was measured.")
 
 
 class Recipe(_Section):
     """Everything that decides the outcome of a run."""
 
     epochs: float | None = Field(None, gt=0, description="Length of training; or steps, or examples.")
-    steps: int | None = Field(None, ge=1)
-    examples: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, description="Length of training in batches.")
+    examples: int | None = Field(None, ge=1, description="Length of training in images.")
     min_steps: int = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
     max_steps: int | None = Field(None, ge=1, description="And at most so long.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="From which every random number is drawn.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
