@@ -60,11 +60,11 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
     from resnetkit.networks.arch import VARIANTS, get_arch
 
     if model not in VARIANTS and (Path(model).exists() or "." in model or "/" in model):
-        from resnetkit.weights.sources import Told, read_source
+        from resnetkit.weights.hints import Hints
+        from resnetkit.weights.sources import read_source
 
-        found = read_source(
-            model, Told(model=changes.name if changes is not None and "name" in changes.model_fields_set else None)
-        )
+        named = changes.name if changes is not None and "name" in changes.model_fields_set else None
+        found = read_source(model, Hints(model=named))
         return found.arch, found.preprocess.size if found.preprocess else native_size(found.arch)
     fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)

@@ -10,8 +10,9 @@ from resnetkit.machine.device import Compute
 from resnetkit.networks.resnet import ResNet, create_model, get_arch
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
+from resnetkit.weights.hints import Hints
 from resnetkit.weights.load import pretrained_network
-from resnetkit.weights.sources import Source, Told, read_source
+from resnetkit.weights.sources import Source, read_source
 from resnetkit.weights.table import WEIGHTS
 
 FOLDER_SIZE = 224
@@ -24,7 +25,7 @@ def read_start(recipe: Recipe) -> Source | None:
     if weights is None or weights == "none":
         return None
     try:
-        return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+        return read_source(weights, Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
     except CheckpointError as error:
         if weights not in WEIGHTS:
             raise
