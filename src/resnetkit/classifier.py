@@ -18,7 +18,8 @@ from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.storage import replace_file, sha256
-from resnetkit.networks.resnet import VARIANTS, Arch, ResNet
+from resnetkit.networks.arch import VARIANTS, Arch
+from resnetkit.networks.resnet import ResNet
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -106,6 +107,17 @@ def holds_classifier(folder: Path) -> bool:
     return False
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file beside the weights. Raises `CheckpointError` (exit code 4)."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError("cannot read the model's settings", file=path, why=str(error)) from error
+    if not isinstance(found, dict):
+        raise CheckpointError("cannot read the model's settings", file=path, why="it is no JSON object")
+    return found
+
+
 def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
     """Load a run folder or a model folder.
 
@@ -123,7 +135,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = read_json(folder / CONFIG)
         saved, name = config["resnetkit"], config["architecture"]
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != saved["sha256"]:

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from resnetkit import __version__
 from resnetkit.errors import ResnetkitError, StorageError, UsageError
+from resnetkit.machine.torchrun import place
 
 app = App(
     name="resnetkit",
@@ -125,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _report(error)
     code = code if isinstance(code, int) else 0
-    if "RANK" in os.environ:
-        # One of several processes: where another has gone, PyTorch's threads may abort an orderly way out.
+    if not place().alone:
+        # Where another of several processes has gone, PyTorch's threads may abort an orderly way out.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -56,7 +56,6 @@ def summary_command(
 
 
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
-    from resnetkit.cli.rows import native_size
     from resnetkit.networks.arch import VARIANTS, get_arch
 
     if model not in VARIANTS and (Path(model).exists() or "." in model or "/" in model):
@@ -65,10 +64,10 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
 
         named = changes.name if changes is not None and "name" in changes.model_fields_set else None
         found = read_source(model, Hints(model=named))
-        return found.arch, found.preprocess.size if found.preprocess else native_size(found.arch)
+        return found.arch, found.preprocess.size if found.preprocess else found.arch.native_size
     fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)
-    return arch, native_size(arch)
+    return arch, arch.native_size
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -1,12 +1,12 @@
 """`resnetkit train`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, DataRoot, Json, Strict, importing, print_json
+from resnetkit.machine.torchrun import place
 
 
 def train_command(
@@ -63,7 +63,7 @@ def train_command(
         data_root=data_root,
         **settings,
     )
-    if os.environ.get("RANK", "0") != "0":
+    if not place().first:
         return 0  # the first rank speaks for all
     figures, folder = classifier.metrics, classifier.folder
     run = folder.parent if folder is not None else Path()

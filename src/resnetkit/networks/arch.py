@@ -113,6 +113,11 @@ class Arch:
         return tuple(width * EXPANSION[self.block] for width in self.widths)
 
     @property
+    def native_size(self) -> int:
+        """The side in pixels that the network was drawn for."""
+        return 224 if self.stem == "imagenet" else 32
+
+    @property
     def source(self) -> str:
         """Where the network is from, in a word or two."""
         if self.init == "torch":

@@ -7,7 +7,8 @@ from resnetkit.data.splits import Images, describe_split, measure
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import Compute
-from resnetkit.networks.resnet import ResNet, create_model, get_arch
+from resnetkit.networks.arch import get_arch
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.hints import Hints
@@ -72,7 +73,7 @@ def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
     fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
     with torch_seed(recipe.seed, "parameters"):
         if start is None:
-            return create_model(recipe.model.name, **fields)
+            return build(recipe.model.name, **fields)
         return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
 
 

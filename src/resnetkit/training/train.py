@@ -6,7 +6,7 @@ from typing import Any
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
-from resnetkit.machine import ranks
+from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.runs.choice import decide
@@ -48,7 +48,7 @@ def train(
                 if recipe is not None:
                     request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
-            going_on = resume or (out is not None and bool(peers.any(ranks.restarted())))
+            going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )

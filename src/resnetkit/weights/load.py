@@ -13,9 +13,8 @@ from resnetkit.classifier import Classifier, holds_classifier, load_classifier
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
-from resnetkit.networks import resnet as networks
 from resnetkit.networks.arch import Arch, get_arch
-from resnetkit.networks.resnet import ResNet
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
 from resnetkit.weights.sources import HUB_PREFIX, Source, read_source
@@ -79,7 +78,7 @@ def create_model(name: str, *, weights: str | Path | None = None, **changes: Any
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
     if weights is None:
-        return networks.create_model(name, **changes)
+        return build(name, **changes)
     return pretrained_network(get_arch(name, **changes), read_source(weights, Hints(model=name)), asked=changes)
 
 
@@ -93,7 +92,7 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
         arch = replace(arch, num_classes=found.arch.num_classes)
     if "in_channels" not in asked:
         arch = replace(arch, in_channels=found.arch.in_channels)
-    network = networks.ResNet(arch, initialise=False)
+    network = ResNet(arch, initialise=False)
     tensors = dict(found.tensors)
     if arch.in_channels != found.arch.in_channels:
         tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from resnetkit.classifier import CONFIG, holds_classifier, load_classifier
+from resnetkit.classifier import CONFIG, holds_classifier, load_classifier, read_json
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.console import download_bar
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.weights.download import fetch
 from resnetkit.weights.hints import Hints
-from resnetkit.weights.hub import WEIGHT_FILES, _hub_folder
+from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
 from resnetkit.weights.naming import fit
 from resnetkit.weights.table import OWN, WEIGHTS, weights_of
-from resnetkit.weights.tensorfile import read_json, read_tensors
+from resnetkit.weights.tensorfile import read_tensors
 
 FILE_SUFFIXES = frozenset((".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".pkl", ".onnx"))
 
@@ -51,7 +51,7 @@ def read_source(source: str | Path, hints: Hints | None = None) -> Source:
         found = fit(read_tensors(path), file=path, model=hints.model)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
-        return _from_folder(_hub_folder(name.removeprefix(HUB_PREFIX)), name, hints)
+        return _from_folder(fetch_repository(name.removeprefix(HUB_PREFIX)), name, hints)
     if name in VARIANTS:
         known = weights_of(name)
         remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"

@@ -66,11 +66,6 @@ class Shards:
         ends = self._ends if self.limit is None else self._ends * self.limit // max(1, whole)
         return np.concatenate([[0], ends])
 
-    @property
-    def checksums(self) -> list[int]:
-        """One number a shard: equal where places, sizes and labels of its samples are."""
-        return [file.checksum for file in self.files]
-
     def name(self, index: int) -> str:
         """`shard.tar:member`, for people."""
         file, row = self._sample(index)
