@@ -37,6 +37,14 @@ def evaluate_command(
 ) -> int:
     """Measure a trained model on labelled images: top-1, top-5, loss.
 
+    resnetkit evaluate runs/NAME fashion-mnist
+    resnetkit evaluate runs/NAME photos/test
+    resnetkit evaluate runs/NAME 'shards/val-*.tar'
+    resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
+      --std 0.229,0.224,0.225 --size 32
+
+    Of a set it scores the test split; of a folder test/, or else val/; of a folder of class folders, all images.
+
     Parameters
     ----------
     data

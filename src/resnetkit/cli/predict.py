@@ -32,7 +32,13 @@ def predict_command(
     json_output: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a file.")] = False,
     strict: Strict = False,
 ) -> int:
-    """Say what is on images: the most probable classes of each file, in the order of the files.
+    """Say what is on images.
+
+    resnetkit predict runs/NAME cat.jpg photos/
+    resnetkit predict runs/NAME photos/ --json > answers.jsonl
+    resnetkit predict resnet50.imagenet1k_v2 cat.jpg
+
+    One answer for every file, also for a file that cannot be read.
 
     Parameters
     ----------

@@ -20,7 +20,12 @@ def summary_command(
     json_output: Json = False,
     changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> None:
-    """Show a network stage by stage: output shape, parameters, multiply-adds.
+    """Show a network stage by stage: shapes, parameters, multiply-adds.
+
+    resnetkit summary resnet50
+    resnetkit summary resnet18 --image-size 96
+    resnetkit summary resnet34 --model.shortcut A
+    resnetkit summary runs/NAME
 
     Parameters
     ----------

@@ -26,6 +26,15 @@ def train_command(
 ) -> int:
     """Train a network on a named set or on a folder of images.
 
+    resnetkit train                       the embedded digits: a minute, no download
+    resnetkit train fashion-mnist         a named set, with the recipe of its name
+    resnetkit train photos/               one folder a class, or train/ and val/ of them
+    resnetkit train photos/ --weights resnet18.imagenet1k_v1
+    resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
+    resnetkit train --resume --out DIR    go on with a run
+
+    The best weights are chosen on a validation split; the test split is scored once, at the end.
+
     Parameters
     ----------
     data
