@@ -18,7 +18,8 @@ from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.storage import replace_file, sha256
-from resnetkit.networks.resnet import VARIANTS, Arch, ResNet
+from resnetkit.networks.arch import VARIANTS, Arch
+from resnetkit.networks.resnet import ResNet
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -125,6 +126,17 @@ def holds_classifier(folder: Path) -> bool:
     return False
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file beside the weights. Raises `CheckpointError` (exit code 4)."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError("cannot read the model's settings", file=path, why=str(error)) from error
+    if not isinstance(found, dict):
+        raise CheckpointError("cannot read the model's settings", file=path, why="it is no JSON object")
+    return found
+
+
 def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
     """Load a run folder or a model folder.
 
@@ -142,12 +154,12 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = read_json(folder / CONFIG)
         saved, name = config["resnetkit"], config["architecture"]
         weights = (folder / WEIGHTS).read_bytes()
         if sha256(weights) != saved["sha256"]:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
-        network = ResNet(Arch.from_dict(saved["arch"]))
+        network = ResNet(Arch(**saved["arch"]))
         network.load_state_dict(safetensors.torch.load(weights))
         settings = saved["preprocess"] | {key: tuple(saved["preprocess"][key]) for key in ("mean", "std")}
         return Classifier(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import resnetkit as rk
-from resnetkit.networks.resnet import get_arch
+from resnetkit.networks.arch import get_arch
 from resnetkit.studies import shortcuts
 from resnetkit.studies.laboratory import run_study
 from resnetkit.studies.shortcuts import OPTIONS, STUDY, Grid

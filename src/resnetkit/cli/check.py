@@ -18,6 +18,11 @@ def check_command(
 ) -> int:
     """Look through a folder of images for what spoils training or its scores.
 
+    resnetkit check photos/
+    resnetkit check photos/ --strict --json
+
+    Unreadable and odd images, duplicates within and across splits, missing classes. It changes no file.
+
     Parameters
     ----------
     data

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
+from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.scan import Entry, apart, copies, scan, shown
-from resnetkit.data.splits import Files, Images, Split, hold_out
+from resnetkit.data.splits import Files, Images, Split, complete, listed_files
 from resnetkit.data.survey import IMBALANCE, list_folder, twins
 from resnetkit.data.unreadable import too_many
 from resnetkit.errors import DataError
@@ -33,37 +33,31 @@ _COPIES = {
 }
 
 
-def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+    """A folder of images with one folder a class; `whole` takes it as one test split. Raises `DataError` (code 3)."""
     listing = list_folder(folder)
     if not whole:
-        _refuse_single(folder, listing.classes)
+        refuse_single(folder, listing.classes)
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(folder, paths), strict=True))
     unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
-    splits: dict[str, Files] = {}
-    for name, (members, labels) in listing.splits.items():
-        good = [position for position, path in enumerate(members) if not entries[path].why]
-        marks = np.array([entries[path].content for path in members], dtype=np.int64)
-        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64), marks)
-        splits[name] = everything.take(np.array(good, dtype=np.int64))
+    splits = listed_files(listing, entries)
     share = 1.0 if whole else settings.max_unreadable  # a score says how many images it counts
     _refuse_unreadable(folder, splits, unreadable, len(entries), share)
-    notes = []
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
-    elif "all" in splits:
-        rest, splits["test"] = hold_out(splits.pop("all"), settings.validation)
-        splits["train"], splits["validation"] = hold_out(rest, settings.validation)
+    found, splits = set(splits), complete(splits, settings.validation)
+    notes = []
+    if "all" in found:
         notes.append(
             f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
             f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
         )
-    elif "validation" not in splits and "train" in splits:
-        splits["train"], splits["validation"] = hold_out(splits["train"], settings.validation)
+    elif "validation" in splits.keys() - found:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
-        _refuse_missing(str(folder), listing.classes, counts)
+        refuse_missing(str(folder), listing.classes, counts)
     if not whole:
         notes += _doubts(folder, listing.classes, splits, entries)
     held, damaged = _into_memory(splits, entries)

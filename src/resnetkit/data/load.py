@@ -7,8 +7,8 @@ on the same images.
 from dataclasses import replace
 from pathlib import Path
 
-from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
-from resnetkit.data.folder import _load_folder
+from resnetkit.data.dataset import Data, refuse_missing, refuse_single
+from resnetkit.data.folder import load_folder
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.shards.read import names_shards, open_shards
 from resnetkit.data.splits import SPLIT_SEED
@@ -33,7 +33,7 @@ def load_data(
     elif not Path(name).exists() and Path(name).name == name:
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
-        data = _load_folder(Path(name), settings, whole=whole)
+        data = load_folder(Path(name), settings, whole=whole)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
         train = data.train.limited(settings.limit)
         data = replace(data, train=train)
@@ -45,9 +45,9 @@ def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
     found = open_shards(source)
     splits, notes = dict(found.splits), list(found.notes)
     if not whole:
-        _refuse_single(source, found.classes)
+        refuse_single(source, found.classes)
     if not settings.allow_missing and not whole:
-        _refuse_missing(source, found.classes, found.counts)
+        refuse_missing(source, found.classes, found.counts)
     if whole and set(splits) == {"train"}:
         splits["test"] = splits.pop("train")
     elif "train" in splits and "validation" not in splits:

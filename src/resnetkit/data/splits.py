@@ -6,7 +6,7 @@ decoded when needed, and so are `Shards` (`data.shards.read`).
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from resnetkit.data.scan import Entry
+from resnetkit.data.survey import Listing
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.reading import read_image
 from resnetkit.randomness import key
@@ -229,6 +231,28 @@ def _limited(train: Held, count: int) -> Held:
         return train
     positions, _ = stratified_split(train.labels, 1 - count / len(train))
     return train.take(positions)
+
+
+def listed_files(listing: Listing, entries: Mapping[Path, Entry]) -> dict[str, Files]:
+    """The splits of a folder as it lists them, without the files that its scan could not read."""
+    splits = {}
+    for name, (paths, labels) in listing.splits.items():
+        marks = np.array([entries[path].content for path in paths], dtype=np.int64)
+        good = [position for position, path in enumerate(paths) if not entries[path].why]
+        everything = Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), marks)
+        splits[name] = everything.take(np.array(good, dtype=np.int64))
+    return splits
+
+
+def complete(splits: Mapping[str, Held], share: float) -> dict[str, Held]:
+    """The splits of a folder with those that it lacks: train, validation and test of "all", validation of "train"."""
+    whole = dict(splits)
+    if "all" in whole:
+        rest, whole["test"] = hold_out(whole.pop("all"), share)
+        whole["train"], whole["validation"] = hold_out(rest, share)
+    elif "train" in whole and "validation" not in whole:
+        whole["train"], whole["validation"] = hold_out(whole["train"], share)
+    return whole
 
 
 def class_weights(split: Split, classes: int) -> Tensor:

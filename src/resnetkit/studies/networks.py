@@ -8,7 +8,7 @@ from torch import nn
 from resnetkit.classifier import Classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import load_data
-from resnetkit.networks.resnet import ResNet, create_model
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import DataRecipe
 from resnetkit.studies.fit import stacked, warmup
@@ -43,7 +43,7 @@ def build_network(
     """A net of `SHAPES` for the classes and channels of some data; its parameters depend on the seed alone."""
     fields = {"in_channels": data.channels, "num_classes": len(data.classes), "init": init}
     with torch_seed(seed, "parameters"):
-        network = create_model("resnet20", **depth_fields(depth), **SHAPES[shape], **(fields | changes))
+        network = build("resnet20", **depth_fields(depth), **SHAPES[shape], **(fields | changes))
     return network if batchnorm else without_norm(network)
 
 

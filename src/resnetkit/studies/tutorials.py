@@ -9,7 +9,7 @@ import torch
 from resnetkit.data.splits import Images, hold_out
 from resnetkit.errors import DataError
 from resnetkit.evaluation.evaluate import score
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.studies.faults import (
     BATCH,
     CENTRE,
@@ -186,13 +186,13 @@ def _trained(place: Place, fault: str, seed: int) -> Iterator[Line]:
 
 
 def _printed() -> Iterator[Line]:
-    network = create_model("resnet18", **SMALL).eval()
+    network = build("resnet18", **SMALL).eval()
     for way, each in (("right", network), ("tutorial", Talking(network))):
         yield "print", way, "graphs", graphs(each, torch.zeros(1, 3, 32, 32))
 
 
 def _pooled() -> Iterator[Line]:
-    network = create_model("resnet18", **SMALL).eval()
+    network = build("resnet18", **SMALL).eval()
     for way, window in (("right", None), ("tutorial", 7)):
         for size in SIZES:
             yield "pool", way, f"{size} px", takes(network, size, window)

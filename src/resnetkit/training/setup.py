@@ -18,12 +18,13 @@ from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import Compute, choose
 from resnetkit.machine.ranks import Ranks
 from resnetkit.networks.arch import get_arch
-from resnetkit.networks.resnet import ResNet, create_model
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
 from resnetkit.runs.folder import Run
+from resnetkit.weights.hints import Hints
 from resnetkit.weights.load import pretrained_network
-from resnetkit.weights.sources import Source, Told, read_source
+from resnetkit.weights.sources import Source, read_source
 from resnetkit.weights.table import WEIGHTS
 
 FOLDER_SIZE = 224
@@ -127,7 +128,7 @@ def read_start(recipe: Recipe) -> Source | None:
     if weights is None or weights == "none":
         return None
     try:
-        return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+        return read_source(weights, Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
     except CheckpointError as error:
         if weights not in WEIGHTS:
             raise
@@ -175,7 +176,7 @@ def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
     fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
     with torch_seed(recipe.seed, "parameters"):
         if start is None:
-            return create_model(recipe.model.name, **fields)
+            return build(recipe.model.name, **fields)
         return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
 
 

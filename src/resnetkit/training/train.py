@@ -11,7 +11,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Split, class_weights
 from resnetkit.evaluation.metrics import Score
-from resnetkit.machine import ranks
+from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
@@ -62,7 +62,7 @@ def train(
                 if recipe is not None:
                     request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
-            going_on = resume or (out is not None and bool(peers.any(ranks.restarted())))
+            going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )

@@ -27,7 +27,7 @@ from resnetkit.machine.device import Compute, one_thread
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
 from resnetkit.transfer.backbone import Engine, batch_size, create_engine
-from resnetkit.transfer.store import _Store, default_store
+from resnetkit.transfer.store import Store, default_store
 
 DECODERS = 16
 """Threads at most that decode for an accelerator."""
@@ -100,7 +100,7 @@ def extract(
     new. `progress` gets the number of images so far.
     """
     width = network.fc.in_features
-    records = _Store(store or default_store(), _key(network, preprocess, views, compute), views.count, width)
+    records = Store(store or default_store(), _key(network, preprocess, views, compute), views.count, width)
     values = np.empty((len(split), views.count, width), dtype=np.float32)
     good: list[int] = []
     lost: dict[str, str] = {}
@@ -152,7 +152,7 @@ class _Once:
 
 
 def _extracted(
-    split: Split, preprocess: Preprocess, views: Views, records: "_Store", engine: _Once, batch: int, workers: int
+    split: Split, preprocess: Preprocess, views: Views, records: Store, engine: _Once, batch: int, workers: int
 ) -> Iterator[tuple[range, list[np.ndarray | str]]]:
     """Positions, and for each of them its features (views, width) or why it cannot be read; in order."""
 
@@ -188,7 +188,7 @@ def _extracted(
 
 
 def _look_up(
-    split: Split, position: int, preprocess: Preprocess, views: Views, records: "_Store"
+    split: Split, position: int, preprocess: Preprocess, views: Views, records: Store
 ) -> tuple[str, np.ndarray | Tensor | str]:
     """An image's SHA-256, and its stored features, or its views, or why it cannot be read."""
     try:

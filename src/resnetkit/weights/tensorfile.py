@@ -3,7 +3,6 @@
 safetensors, and what `torch.save` writes: the zip archives of today and the plain streams of before 2020.
 """
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -152,14 +151,3 @@ def _guess(start: bytes, size: int) -> str:
     if b"ustar" in start or text.startswith(b"././"):
         return "it is a tar archive"
     return "it is neither safetensors nor a file of torch.save"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file beside the weights. Raises `CheckpointError` (exit code 4)."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError("cannot read the model's settings", file=path, why=str(error)) from error
-    if not isinstance(found, dict):
-        raise CheckpointError("cannot read the model's settings", file=path, why="it is no JSON object")
-    return found
