@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import nn
 
-from resnetkit.evaluation.evaluate import score
 from resnetkit.networks.blocks import PadShortcut
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
-from resnetkit.studies.fit import data_of, fit, images_to_test, stacked
+from resnetkit.studies.fit import SHAPES, accuracy, fit, images_of, stacked
 from resnetkit.studies.spread import Spread, luck
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,23 +24,20 @@ LOOKS = {"residual": ("o-", "black"), "plain": ("s--", "white")}
 """Marker with line, and the marker's filling."""
 
 
-@dataclass(frozen=True)
-class Grid:
+@dataclass(frozen=True, kw_only=True)
+class Lesions(Grid):
     """What is trained, and how it is hurt."""
 
-    nets: tuple[tuple[str, int], ...]
-    """Network and depth; residual and plain are compared at the depths that both have."""
-    seeds: int
     counts: tuple[int, ...]
     """How many blocks are deleted, or pairs swapped, at random."""
     draws: int
     """How often, for each count and seed."""
-    epochs: int | None = None
-    """None leaves the length to the recipe."""
 
 
-QUICK = Grid((("residual", 20), ("plain", 20)), seeds=3, counts=(1, 2, 3, 4, 6), draws=5, epochs=20)
-FULL = Grid((("residual", 20), ("plain", 20), ("residual", 110)), seeds=3, counts=(1, 2, 4, 6, 8, 16), draws=10)
+RESIDUAL, PLAIN = {"network": "residual", "depth": 20}, {"network": "plain", "depth": 20}
+"""Residual and plain nets are compared at the depths that both have."""
+QUICK = Lesions(sweeps=(Sweep((RESIDUAL, PLAIN)),), counts=(1, 2, 3, 4, 6), draws=5, recipe={"epochs": 20})
+FULL = Lesions(sweeps=(Sweep((RESIDUAL, PLAIN, RESIDUAL | {"depth": 110})),), counts=(1, 2, 4, 6, 8, 16), draws=10)
 
 
 def blocks_of(network: ResNet) -> list[tuple[str, nn.Module]]:
@@ -93,27 +89,15 @@ def _shape(block: nn.Module) -> tuple[Any, ...]:
     return first.in_channels, first.out_channels, first.stride
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
-
-
-def _rows(place: Place) -> list[Row]:
-    grid = _grid(place)
-    return [
-        {"data": data_of(place), "network": network, "depth": depth, "seed": seed}
-        for seed in range(place.seeds or grid.seeds)
-        for network, depth in grid.nets
-    ]
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
-    grid = _grid(place)
-    model = {**stacked(int(row["depth"])), "residual": row["network"] == "residual"}
-    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, epochs=grid.epochs)
-    images, network = images_to_test(place), done.classifier.network
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """Train the net, then one line for each lesion."""
+    grid = STUDY.grid(place)
+    model = stacked(int(row["depth"])) | SHAPES[str(row["network"])]
+    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, **grid.recipe)
+    (_, images), network = images_of(place).held_out(), done.classifier.network
 
     def line(hurt: ResNet, lesion: str, count: int, block: str = "", draw: int = 0) -> Row:
-        error = 100 - score(replace(done.classifier, network=hurt), images)["top1"]
+        error = 100 - accuracy(replace(done.classifier, network=hurt), images)
         return {"lesion": lesion, "count": count, "block": block, "draw": draw, "error": error}
 
     names = [name for name, _ in blocks_of(network)]
@@ -153,7 +137,8 @@ def _nets(results: Sequence[Row]) -> dict[tuple[int, str], list[Row]]:
     return found
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """Which of the two nets bears the loss of a block better."""
     nets = _nets(results)
     asked = (
         "Asked: does a trained net need every one of its blocks? One block after the other is deleted, so that what "
@@ -204,7 +189,8 @@ def _verdict(depth: int, residual: Spread, plain: Spread) -> str:
     return f"with {depth} layers it cannot be told which of the two bears the loss of a block better: seeds overlap."
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Test error by the block that is gone, by how many are gone, and by how many have changed places."""
     nets = _nets(results)
     depths = sorted({depth for depth, _ in nets})
     grid = figure.subplots(len(depths), 3, sharey=True, squeeze=False)
@@ -243,8 +229,9 @@ STUDY = Study(
     "Figures 3 and 5: a residual net hardly notices that a block is gone, a plain one is lost without any.",
     settings=("data", "network", "depth", "seed"),
     figures=("lesion", "count", "block", "draw", "error"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

@@ -55,7 +55,7 @@ def train(
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root)
+            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
             return Trainer(run, images, reporter, peers, stopping, accept_data_change=accept_data_change).train()
         except Stopped as stop:
             if folder is not None and any((folder / "checkpoints").glob("step-*")):

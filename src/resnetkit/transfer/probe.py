@@ -74,7 +74,7 @@ def probe(
     began = time.monotonic()
     before = {name: value.clone() for name, value in _backbone(network).items()}
     views, found, done = Views(settings.mirror, settings.crops), [], 0
-    with reporter.progress(sum(map(len, parts)), 0, 1, "images") as progress:
+    with reporter.progress(sum(map(len, parts)), 0, unit="images") as progress:
         for part in parts:
             found.append(
                 extract(
