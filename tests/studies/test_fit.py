@@ -9,7 +9,7 @@ from conftest import TINY, fill
 from resnetkit.errors import DataError
 from resnetkit.recipes.load import load_recipe
 from resnetkit.studies.fit import PAPER, fit, stacked
-from resnetkit.studies.spread import Spread, luck
+from resnetkit.studies.spread import Spread, chance
 from resnetkit.studies.study import Place
 
 
@@ -67,5 +67,5 @@ def test_groups_are_apart_where_no_value_of_one_reaches_the_other() -> None:
     assert str(low) == "2.0 % (3 seeds: 1.0 to 3.0)"
     assert str(Spread((2.0,))) == "2.0 % (a single run)"
     # Of the 20 ways to choose 3 of 6 runs, one is this one.
-    assert "1 time in 20" in luck(high, low)
-    assert "chance" in luck(high, Spread((1.0,)))
+    assert "1 time in 20" in chance(high, low)
+    assert "chance" in chance(high, Spread((1.0,)))

@@ -165,7 +165,7 @@ def test_a_net_of_no_batchnorm_trains_too(shape: str, tmp_path: Path) -> None:
 def test_the_full_study_measures_a_folder_of_pictures(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "moments", lambda row, place: (0, 1))
+    monkeypatch.setattr(gradients, "stops", lambda row, place: (0, 1))
     monkeypatch.setattr(gradients, "PART", 4)
     row = {"shape": "residual", "batchnorm": True, "init": "he", "depth": 8, "seed": 0}
     lines = gradients.measure(row, Place(False, tmp_path, photos))

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from resnetkit.studies.study import Study, Sweep, combinations
+from resnetkit.studies.study import Row, Study, Sweep, combinations
 
 NETS = {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_width": 8}
 
 
-def shrink(
-    monkeypatch: pytest.MonkeyPatch, name: str, *settings: dict[str, Any], seeds: int = 1, **fields: Any
-) -> Study:
+def shrink(monkeypatch: pytest.MonkeyPatch, name: str, *settings: Row, seeds: int = 1, **fields: Any) -> Study:
     """Let a study's quick look measure some settings, each with so many seeds; `fields` are other ones of its grid."""
     sweeps = fields.pop("sweeps", (Sweep(settings, seeds),))
     module = import_module(f"resnetkit.studies.{name}")

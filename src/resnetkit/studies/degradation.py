@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
 from resnetkit.studies.fit import SHAPES, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
+from resnetkit.studies.spread import Spread, at_best_rate, chance, left_out
 from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def _compare(network: str, ends: dict[int, Spread]) -> tuple[str, str]:
     shallow, deep = min(ends), max(ends)
     pair = f"the {network} net of {deep} layers fits its own training images"
     if ends[deep].above(ends[shallow]):
-        why = luck(ends[deep], ends[shallow])
+        why = chance(ends[deep], ends[shallow])
         return "worse", f"With depth it gets worse: {pair} worse than that of {shallow} ({why})."
     if ends[shallow].above(ends[deep]):
-        why = luck(ends[shallow], ends[deep])
+        why = chance(ends[shallow], ends[deep])
         return "better", f"With depth it gets better: {pair} better than that of {shallow} ({why})."
     return "open", f"Depth makes no clear difference: {pair} as well as that of {shallow}, as far as the seeds tell."
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
 from resnetkit.studies.fit import LOST, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, left_out, luck, overlap
+from resnetkit.studies.spread import Spread, chance, left_out, overlap
 from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def _parameters(results: Sequence[Row], depth: int) -> int:
 
 def _compare(errors: dict[int, Spread], shallow: int, deep: int) -> str:
     if errors[shallow].above(errors[deep]):
-        return f"{deep} layers are better than {shallow} ({luck(errors[shallow], errors[deep])})"
+        return f"{deep} layers are better than {shallow} ({chance(errors[shallow], errors[deep])})"
     if errors[deep].above(errors[shallow]):
-        return f"{deep} layers are worse than {shallow} ({luck(errors[deep], errors[shallow])})"
+        return f"{deep} layers are worse than {shallow} ({chance(errors[deep], errors[shallow])})"
     return f"{shallow} and {deep} layers cannot be told apart: {overlap(errors[shallow], errors[deep])}"
 
 

@@ -37,7 +37,7 @@ QUICK = Grid(
 FULL = Grid(sweeps=(*USUAL, _sweep(DEEPEST)))
 
 
-def moments(row: Row, place: Place) -> tuple[int, ...]:
+def stops(row: Row, place: Place) -> tuple[int, ...]:
     """Steps of training before which a row looks at its gradients."""
     if not place.quick:
         return (0,) if row["depth"] == DEEPEST else (0, 100, 400, 1000, 2000)
@@ -47,8 +47,8 @@ def moments(row: Row, place: Place) -> tuple[int, ...]:
 def measure(row: Row, place: Place) -> Sequence[Row]:
     """One line for each layer and moment."""
     shape, seed = str(row["shape"]), int(row["seed"])
-    when = moments(row, place)
-    recipe = load_recipe("cifar10-paper", {**STUDY.grid(place).recipe, "seed": seed, "steps": max(1, when[-1])})
+    at = stops(row, place)
+    recipe = load_recipe("cifar10-paper", {**STUDY.grid(place).recipe, "seed": seed, "steps": max(1, at[-1])})
     data = images_of(place)
     network = build_network(
         shape, int(row["depth"]), data, seed=seed, init=str(row["init"]), batchnorm=bool(row["batchnorm"])
@@ -56,7 +56,7 @@ def measure(row: Row, place: Place) -> Sequence[Row]:
     identity = check_identity(shape, seed)
     about = {"mismatch": identity.mismatch, "open": identity.open}
     lines: list[Row] = []
-    for step, applied, images, labels in train_with_stops(network, data, recipe, when, PARTS * PART):
+    for step, applied, images, labels in train_with_stops(network, data, recipe, at, PARTS * PART):
         loss, found = layer_gradients(network, images, labels, PARTS)
         lines += [
             {"step": step, "applied": applied, "loss": loss, "layer": number, **figures, **about}
@@ -252,7 +252,7 @@ def _formula(results: Sequence[Row]) -> Iterator[str]:
     )
 
 
-LOOKS = {"plain": ("#b03a2e", "--", "v"), "residual": ("#1f4e79", "-", "o"), "preactivation": ("#5a8f3c", ":", "s")}
+STYLES = {"plain": ("#b03a2e", "--", "v"), "residual": ("#1f4e79", "-", "o"), "preactivation": ("#5a8f3c", ":", "s")}
 
 
 def draw(figure: "Figure", results: Sequence[Row]) -> None:
@@ -266,7 +266,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
         for column, init in enumerate(("he", "torch")):
             axes = grid[row][column]
             axes.axhspan(VANISHED, EXPLODED, color="0.91", zorder=0, label="healthy")
-            for offset, (shape, (colour, _, marker)) in enumerate(LOOKS.items(), -1):
+            for offset, (shape, (colour, _, marker)) in enumerate(STYLES.items(), -1):
                 for place, depth in enumerate(depths):
                     if each := first.get((shape, norm, init, depth)):
                         x = place + 0.22 * offset
@@ -300,7 +300,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
 def _draw_along(above: Any, below: Any, results: Sequence[Row]) -> None:
     """Gradient and signal-to-noise ratio from the image to the end, in the deepest trained nets with BatchNorm."""
     depth, last = _trained(results) or (max(int(line["depth"]) for line in results), 0)
-    for shape, (colour, style, _) in LOOKS.items():
+    for shape, (colour, style, _) in STYLES.items():
         for step, width in {0: 1.2, last: 2.6}.items():
             by_layer: dict[int, list[Row]] = {}
             for line in select(results, shape=shape, batchnorm=True, init="he", depth=depth, step=step):

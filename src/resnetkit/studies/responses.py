@@ -170,14 +170,14 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
             by_layer.setdefault(int(line["layer"]), []).append(float(line["std"]))
         curve = [statistics.mean(by_layer[layer]) for layer in sorted(by_layer)]
         shade = 0.35 + 0.65 * (depths.index(depth) + 1) / len(depths)
-        look = {
+        style = {
             "color": ("#b03a2e" if shape == "plain" else "#1f4e79", shade),
             "ls": "--" if shape == "plain" else "-",
             "lw": 0.8 + depths.index(depth),
             "label": f"{shape}-{depth}",
         }
-        above.plot(range(1, len(curve) + 1), curve, **look)
-        below.plot(range(1, len(curve) + 1), sorted(curve, reverse=True), **look)
+        above.plot(range(1, len(curve) + 1), curve, **style)
+        below.plot(range(1, len(curve) + 1), sorted(curve, reverse=True), **style)
     for axes, text in ((above, "layer, from the image to the end"), (below, "layers sorted by their response")):
         axes.set(xlabel=text, ylabel="standard deviation")
         axes.spines[["top", "right"]].set_visible(False)

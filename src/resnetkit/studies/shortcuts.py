@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetkit.errors import DivergedError
 from resnetkit.studies.fit import LOST, fit, stacked
-from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck, overlap
+from resnetkit.studies.spread import Spread, at_best_rate, chance, left_out, overlap
 from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _pair(errors: dict[str, Spread], one: str, other: str) -> str:
     """Which of two options is better, or that it cannot be told."""
     for better, worse in ((one, other), (other, one)):
         if errors[worse].above(errors[better]):
-            return f"{better} is better than {worse} ({luck(errors[worse], errors[better])})"
+            return f"{better} is better than {worse} ({chance(errors[worse], errors[better])})"
     for option in (one, other):
         if not errors[option].values:
             return f"{option} could not be trained at any rate"

@@ -52,7 +52,7 @@ class Spread:
         return bool(self.values and other.values) and self.low > other.high
 
 
-def luck(above: Spread, below: Spread) -> str:
+def chance(above: Spread, below: Spread) -> str:
     """How often such groups would lie apart if there were no difference between them, in words."""
     if min(len(above.values), len(below.values)) < 2:
         return "one of them was run only once, so this may be chance"

@@ -16,13 +16,13 @@ from resnetkit.studies.faults import (
     TEST_BATCH,
     WHOLE,
     Faults,
-    Talking,
+    PrintingNetwork,
+    accepts,
+    batchnorm_shift,
     bias_gradient,
     classes_of,
-    graphs,
-    moved,
-    pupil,
-    takes,
+    count_graphs,
+    head_trainer,
     with_old_head,
     write_classes,
 )
@@ -130,11 +130,11 @@ def _transferred(place: Place, seed: int) -> Iterator[Line]:
     classes = len(data.classes) - BORROWED
 
     def taught(faults: Faults) -> Iterator[tuple[str, float]]:
-        one = pupil(source, classes, faults, seed=seed)
+        one = head_trainer(source, classes, faults, seed=seed)
         true, shown = one.learn(learnt)
         yield "new task", one.test(tested)
         yield "old task", accuracy(with_old_head(one.network, source), old)
-        yield "BatchNorm moved", moved(one.network, source.network)
+        yield "BatchNorm moved", batchnorm_shift(one.network, source.network)
         yield "accuracy printed", shown
         yield "accuracy in training", true
 
@@ -150,13 +150,13 @@ def _transferred(place: Place, seed: int) -> Iterator[Line]:
             yield fault, way, what, value
     tried, fresh = hold_out(tested, 0.5)
     for way, whole in (("tutorial", False), ("every layer", True)):
-        one = pupil(source, classes, Faults(), seed=seed)
+        one = head_trainer(source, classes, Faults(), seed=seed)
         one.learn(learnt)
         yield "test set", way, "before", one.test(tried)
         yield "test set", way, "before, fresh", one.test(fresh)
         if whole:
-            one.thaw()
-        found = [one.test_and_learn(tried, time) for time in range(PASSES)]
+            one.unfreeze()
+        found = [one.test_and_train(tried, time) for time in range(PASSES)]
         yield "test set", way, "printed", found[0]
         yield "test set", way, "printed at last", found[-1]
         yield "test set", way, "fresh at last", one.test(fresh)
@@ -180,15 +180,15 @@ def _trained(place: Place, fault: str, seed: int) -> Iterator[Line]:
 
 def _printed() -> Iterator[Line]:
     network = create_model("resnet18", **SMALL).eval()
-    for way, each in (("right", network), ("tutorial", Talking(network))):
-        yield "print", way, "graphs", graphs(each, torch.zeros(1, 3, 32, 32))
+    for way, each in (("right", network), ("tutorial", PrintingNetwork(network))):
+        yield "print", way, "graphs", count_graphs(each, torch.zeros(1, 3, 32, 32))
 
 
 def _pooled() -> Iterator[Line]:
     network = create_model("resnet18", **SMALL).eval()
     for way, window in (("right", None), ("tutorial", 7)):
         for size in SIZES:
-            yield "pool", way, f"{size} px", takes(network, size, window)
+            yield "pool", way, f"{size} px", accepts(network, size, window)
 
 
 Key = tuple[str, str, str]
