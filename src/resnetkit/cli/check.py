@@ -31,7 +31,7 @@ def check_command(
     from resnetkit.doctor.check import check
     from resnetkit.machine.console import Reporter
 
-    with Reporter().progress(None, 0, 1, "images") as progress:
+    with Reporter().progress(None, 0, unit="images") as progress:
         report = check(data, workers=workers, progress=progress)
     if json_output:
         print_json(report.to_dict())

@@ -56,10 +56,19 @@ def evaluate_command(
     """
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
+        from resnetkit.machine.console import Reporter
         from resnetkit.weights.load import load
 
     classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
-    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers, crops=crops)
+    report = evaluate(
+        classifier,
+        data,
+        data_root=data_root,
+        batch_size=batch_size,
+        workers=workers,
+        crops=crops,
+        reporter=Reporter(),
+    )
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
         print(f"left out: {file}: {why}", file=sys.stderr)

@@ -46,7 +46,7 @@ def shard_command(
     from resnetkit.data.shards.write import shard
     from resnetkit.machine.console import Reporter
 
-    with Reporter().progress(None, 0, 1, "images") as progress:
+    with Reporter().progress(None, 0, unit="images") as progress:
         description = shard(folder, out, megabytes=megabytes, validation=validation, seed=seed, progress=progress)
     left_out: dict[str, str] = description["left_out"]
     for file, why in left_out.items():

@@ -13,23 +13,30 @@ from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.shards.read import names_shards, open_shards
 from resnetkit.data.splits import SPLIT_SEED
 from resnetkit.errors import DataError, UsageError
+from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
 
 def load_data(
-    name: str, settings: DataRecipe | None = None, *, data_root: str | Path | None = None, whole: bool = False
+    name: str,
+    settings: DataRecipe | None = None,
+    *,
+    data_root: str | Path | None = None,
+    whole: bool = False,
+    reporter: Reporter | None = None,
 ) -> Data:
     """Load a named set, a folder of images with one folder a class, or shards: a folder of them, or a pattern.
 
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it.
+    folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
+    is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
     settings = settings or DataRecipe(name=name)
     if name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
     elif names_shards(name):
-        data = _load_shards(name, settings, whole=whole)
+        data = _load_shards(name, settings, whole=whole, reporter=reporter)
     elif not Path(name).exists() and Path(name).name == name:
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
@@ -41,8 +48,8 @@ def load_data(
     return data
 
 
-def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
-    found = open_shards(source)
+def _load_shards(source: str, settings: DataRecipe, *, whole: bool, reporter: Reporter | None) -> Data:
+    found = open_shards(source, reporter=reporter)
     splits, notes = dict(found.splits), list(found.notes)
     if not whole:
         refuse_single(source, found.classes)

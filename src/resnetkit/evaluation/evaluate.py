@@ -18,6 +18,7 @@ from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Score, Tally
+from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.recipes.schema import DataRecipe
@@ -87,12 +88,14 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
     was for training, and only the images that training held out are scored.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
+    `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
     Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
     Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
@@ -109,7 +112,7 @@ def evaluate(
     own = name not in NAMED_SETS and origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
     if (own or name in NAMED_SETS) and origin.validation is not None:
         settings = settings.model_copy(update={"validation": origin.validation})
-    loaded = load_data(name, settings, data_root=data_root, whole=not own)
+    loaded = load_data(name, settings, data_root=data_root, whole=not own, reporter=reporter)
     split_name, split = loaded.held_out()
     split = _align(loaded, split, classifier)
     batch_size = max(1, batch_size // crops)

@@ -69,7 +69,7 @@ def train(
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root)
+            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
             if run.recipe.transfer.mode == "head":
                 return _train_head(setup)

@@ -62,7 +62,7 @@ def probe(classifier: Classifier, parts: Sequence[Split], recipe: Recipe, report
     began = time.monotonic()
     before = {name: value.clone() for name, value in _backbone(network).items()}
     views, found, done = Views(settings.mirror, settings.crops), [], 0
-    with reporter.progress(sum(map(len, parts)), 0, 1, "images") as progress:
+    with reporter.progress(sum(map(len, parts)), 0, unit="images") as progress:
         for part in parts:
             found.append(_extract(classifier, part, views, lambda count, done=done: progress(done + count)))
             done += len(part)

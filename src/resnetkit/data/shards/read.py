@@ -181,9 +181,10 @@ def names_shards(source: str) -> bool:
     return _NAMED.search(source) is not None
 
 
-def open_shards(source: str) -> ShardSet:
+def open_shards(source: str, *, reporter: Reporter | None = None) -> ShardSet:
     """Find the shards of a set, index those that are not yet indexed, and check them against their description.
 
+    `reporter` shows how far the indexing is; without one nothing is shown.
     Raises `DataError` (exit code 3), naming the shard, for one that is missing, no complete tar file, empty, or without
     labels, and for labels that have no class.
     """
@@ -194,7 +195,7 @@ def open_shards(source: str) -> ShardSet:
     for parent, description in described.items():
         if Path(source).is_dir() and description:
             _refuse_missing([parent / each["file"] for part in description["splits"].values() for each in part])
-    indexes, notes = _indexes(paths)
+    indexes, notes = _indexes(paths, reporter or Reporter(quiet=True))
     for parent, description in described.items():
         _refuse_others(parent, description, indexes)
     classes = _classes(parents, described, max(indexes.values(), key=lambda index: index.top))
@@ -302,13 +303,13 @@ def _description(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _indexes(paths: list[Path]) -> tuple[dict[Path, TarIndex], list[str]]:
+def _indexes(paths: list[Path], reporter: Reporter) -> tuple[dict[Path, TarIndex], list[str]]:
     """The index of every shard, and what to say of those that had to be made."""
     with ThreadPoolExecutor() as pool:
         found = dict(zip(paths, pool.map(find_index, paths), strict=True))
         missing = [path for path in paths if found[path] is None]
         samples = 0
-        with Reporter().progress(None, 0, 1, "images indexed") as progress:
+        with reporter.progress(None, 0, unit="images indexed") as progress:
             waiting = {pool.submit(make_index, path): path for path in missing}
             try:
                 for done, future in enumerate(as_completed(waiting), start=1):
