@@ -35,7 +35,7 @@ def weights_rows() -> list[dict[str, Any]]:
         {
             "name": name,
             "top1": weights.top1,
-            "pixels": weights.preprocess.size,
+            "pixels": weights.size,
             "source": weights.source,
             "licence": weights.licence,
             "cached": "yes" if weights.cached().is_file() else "no",

@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image
 
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
@@ -107,10 +106,14 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
 
 def dhash(image: Image.Image) -> int | None:
     """The difference hash of an image, 64 bits; None where the image is too flat to have one."""
-    cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), dtype=np.int16)
-    if cells.max() - cells.min() < FLAT:
+    cells = image.convert("L").resize((9, 8), Image.Resampling.BILINEAR).tobytes()
+    if max(cells) - min(cells) < FLAT:
         return None
-    return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
+    bits = 0
+    for position in range(71):
+        if position % 9 != 8:  # the last cell of a row has none on its right
+            bits = bits << 1 | (cells[position + 1] > cells[position])
+    return bits
 
 
 def _bits(image: Image.Image, head: bytes) -> int:
