@@ -1,6 +1,6 @@
 """The image-folder doctor: what in a folder of images stops training, spoils its scores, or is worth knowing.
 
-It reads every image once and changes nothing. Files are named relative to the folder.
+It reads every image and changes nothing. Files are named relative to the folder.
 """
 
 import os
@@ -22,6 +22,7 @@ MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
 
 FEW_HASHES = 1000
+"""So many are compared pair by pair sooner than NumPy is imported."""
 
 
 _Places = dict[str, tuple[str, str]]
@@ -37,7 +38,7 @@ def check(
     near: int = 3,
     cache: Path | None = AUTO,
 ) -> Report:
-    """Read every image of a folder once, and report what is wrong with files, classes and splits. Changes nothing.
+    """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
 
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
@@ -194,12 +195,12 @@ def _duplicates(folder: Path, layout: _Survey, entries: dict[str, Entry], near: 
     for kind, key, text in (("exact", "sha256", "the bytes"), ("pixels", "pixels", "the pixels, not the bytes,")):
         groups = defaultdict(list)
         for name in names:
-            groups[getattr(entries[name], key)].append(name)
+            groups[getattr(entries[name], key) or name].append(name)
         for group in groups.values():
             if len(group) > 1:
                 yield _same(kind, group, places, f"{text} are the same")
         names = [group[0] for group in groups.values()]
-    hashes = {name: entry.dhash for name in names if (entry := entries[name]).dhash is not None}
+    hashes = {name: dhash for name in names if (dhash := entries[name].dhash) is not None}
     yield from _near(hashes, places, near)
 
 
@@ -217,11 +218,11 @@ def _near(hashes_of: dict[str, int], places: _Places, near: int) -> Iterator[Fin
         yield _found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
 
 
-def _near_pairs(hashes: list[int], near: int) -> tuple[list[tuple[int, int]], bool]:
-    """As `near_pairs`. Of few hashes, all pairs are compared before NumPy would have been imported."""
+def _near_pairs(hashes: list[int], near: int) -> tuple[list[list[int]], bool]:
+    """As `near_pairs`. Of few hashes, every pair is compared, without NumPy."""
     if len(hashes) <= FEW_HASHES:
         pairs = combinations(enumerate(hashes), 2)
-        return [(left, right) for (left, a), (right, b) in pairs if (a ^ b).bit_count() <= near], True
+        return [[left, right] for (left, a), (right, b) in pairs if (a ^ b).bit_count() <= near], True
     import numpy as np
 
     from resnetkit.doctor.near import near_pairs

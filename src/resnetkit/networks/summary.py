@@ -64,25 +64,12 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 
     Multiply-adds are those of convolutions and the classifier, as the paper counts them.
-    Raises `UsageError` (exit code 2) for a size below one pixel.
+    Raises `UsageError` (exit code 2) for a size below one pixel, or below the stem's kernel where it has no padding.
     """
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
-    height, width = image_size
-    kernel, stride = (7, 2) if arch.stem == "imagenet" else (3, 1)
-    smallest = 1 if arch.stem_padding else kernel
-    if min(height, width) < smallest:
-        raise UsageError(
-            f"images of {width} x {height} px cannot be",
-            why=f"the smallest that works is {smallest} x {smallest}",
-            remedy="--image-size 224",
-        )
     stem = _Tally(arch.conv_bias)
-    x = stem.convolve((arch.in_channels, height, width), arch.stem_width, kernel, stride, padded=arch.stem_padding)
-    if not arch.preactivation:
-        stem.normalise(x[0])
-    if arch.stem == "imagenet":
-        x = (x[0], *(_side(side, 3, 2) for side in x[1:]))
+    x = _count_stem(stem, arch, *image_size)
     stages = [stem.stage("stem", x)]
     for number, (depth, width, stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True), start=1):
         tally = _Tally(arch.conv_bias)
@@ -128,6 +115,22 @@ def _side(side: int, kernel: int, stride: int, *, padded: bool = True) -> int:
     return (side + (kernel // 2 * 2 if padded else 0) - kernel) // stride + 1
 
 
+def _count_stem(tally: _Tally, arch: Arch, height: int, width: int) -> Shape:
+    """Count the stem; gives the shape that leaves it."""
+    kernel, stride = (7, 2) if arch.stem == "imagenet" else (3, 1)
+    smallest = 1 if arch.stem_padding else kernel
+    if min(height, width) < smallest:
+        raise UsageError(
+            f"images of {width} x {height} px cannot be",
+            why=f"the smallest that works is {smallest} x {smallest}",
+            remedy="--image-size 224",
+        )
+    x = tally.convolve((arch.in_channels, height, width), arch.stem_width, kernel, stride, padded=arch.stem_padding)
+    if not arch.preactivation:
+        tally.normalise(arch.stem_width)
+    return (x[0], _side(x[1], 3, 2), _side(x[2], 3, 2)) if arch.stem == "imagenet" else x
+
+
 def _count_block(tally: _Tally, arch: Arch, x: Shape, width: int, stride: int) -> Shape:
     """Count a block, its shortcut included; gives the shape that leaves it."""
     out_width, y = width * EXPANSION[arch.block], x
@@ -146,6 +149,6 @@ def _convolutions(arch: Arch, width: int, stride: int) -> list[tuple[int, int, i
     """Channels out, kernel, stride and groups of each convolution on a block's way."""
     if arch.block == "basic":
         return [(width, 3, stride, 1), (width, 3, 1, 1)]
-    inner = int(width * (arch.group_width / 64)) * arch.groups
+    inner = arch.inner_width(width)
     first, second = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
     return [(inner, 1, first, 1), (inner, 3, second, arch.groups), (width * EXPANSION["bottleneck"], 1, 1, 1)]
