@@ -51,6 +51,35 @@ def test_help_teaches_without_importing_torch(name: str | None) -> None:
         assert all(line in done.stdout for line in COMMANDS)
 
 
+QUICK_ANSWERS = {
+    "version": (("--version",), {"pydantic", "rich"}),
+    "check": (("check", "photos", "--workers", "1"), {"pydantic"}),
+    "check --json": (("check", "photos", "--json"), {"pydantic"}),
+    "list models": (("list", "models"), set()),
+    "list recipes": (("list", "recipes"), set()),
+    "list weights": (("list", "weights"), set()),
+    "list data": (("list", "data"), set()),
+    "summary": (("summary", "resnet50"), set()),
+    "summary of a changed network": (("summary", "resnet34", "--model.shortcut", "A"), set()),
+}
+"""Commands that compute with no network, and what they leave alone beside torch and NumPy."""
+
+
+@pytest.mark.parametrize("name", QUICK_ANSWERS)
+def test_what_runs_no_network_imports_no_torch(name: str, photos: Path) -> None:
+    words, spared = QUICK_ANSWERS[name]
+    code = (
+        "import sys; from resnetkit.cli.app import main\n"
+        f"try: main({list(words)!r})\n"
+        "except SystemExit as left: assert not left.code\n"
+        f"found = {spared | {'torch', 'torchvision', 'sklearn', 'numpy'}!r} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=photos.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
 def test_train_evaluate_predict_in_a_row(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     trained = cli("train", "digits", "--out", run, "--json", "--epochs", 3, *TINY)

@@ -51,7 +51,7 @@ class Entry:
     sha256: str = ""
     """Of the file's bytes, in hexadecimal; empty where only the header was read."""
     pixels: str = ""
-    """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them; empty if not decoded."""
+    """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them; empty where not needed."""
     dhash: int | None = None
     """64 bits, each whether a cell of the 9 x 8 thumbnail is lighter than the one left of it; None for a flat image."""
     mode: str = ""

@@ -1,27 +1,28 @@
 """The image-folder doctor: what in a folder of images stops training, spoils its scores, or is worth knowing.
 
-It reads every image once and changes nothing. Files are named relative to the folder.
+It reads every image and changes nothing. Files are named relative to the folder.
 """
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from resnetkit.data.scan import AUTO, Entry, apart
 from resnetkit.data.survey import IMAGE_SUFFIXES, IMBALANCE, LAYOUT, Layout, list_images, subfolders, survey, twins
 from resnetkit.doctor.examine import read_entries
-from resnetkit.doctor.near import near_pairs
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report
 from resnetkit.errors import DataError, UsageError
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
+
+FEW_HASHES = 1000
+"""So many are compared pair by pair sooner than NumPy is imported."""
 
 
 _Places = dict[str, tuple[str, str]]
@@ -37,7 +38,7 @@ def check(
     near: int = 3,
     cache: Path | None = AUTO,
 ) -> Report:
-    """Read every image of a folder once, and report what is wrong with files, classes and splits. Changes nothing.
+    """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
 
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
@@ -194,26 +195,40 @@ def _duplicates(folder: Path, layout: _Survey, entries: dict[str, Entry], near: 
     for kind, key, text in (("exact", "sha256", "the bytes"), ("pixels", "pixels", "the pixels, not the bytes,")):
         groups = defaultdict(list)
         for name in names:
-            groups[getattr(entries[name], key)].append(name)
+            groups[getattr(entries[name], key) or name].append(name)
         for group in groups.values():
             if len(group) > 1:
                 yield _same(kind, group, places, f"{text} are the same")
         names = [group[0] for group in groups.values()]
-    yield from _near([name for name in names if entries[name].dhash is not None], entries, places, near)
+    hashes = {name: dhash for name in names if (dhash := entries[name].dhash) is not None}
+    yield from _near(hashes, places, near)
 
 
-def _near(names: list[str], entries: dict[str, Entry], places: _Places, near: int) -> Iterator[Finding]:
-    hashes = np.array([entries[name].dhash for name in names], dtype=np.uint64)
-    pairs, complete = near_pairs(hashes, near)
+def _near(hashes_of: dict[str, int], places: _Places, near: int) -> Iterator[Finding]:
+    names, hashes = list(hashes_of), list(hashes_of.values())
+    pairs, complete = _near_pairs(hashes, near)
     listed: Counter[str] = Counter()
-    for left, right in pairs.tolist():
-        differ = int(hashes[left] ^ hashes[right]).bit_count()
+    for left, right in pairs:
+        differ = (hashes[left] ^ hashes[right]).bit_count()
         finding = _same("near", [names[left], names[right]], places, f"{differ} of 64 bits differ")
         listed[finding.kind] += 1
         if listed[finding.kind] <= MOST_FINDINGS:
             yield finding
     if not complete or max(listed.values(), default=0) > MOST_FINDINGS:
         yield _found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
+
+
+def _near_pairs(hashes: list[int], near: int) -> tuple[list[list[int]], bool]:
+    """As `near_pairs`. Of few hashes, every pair is compared, without NumPy."""
+    if len(hashes) <= FEW_HASHES:
+        pairs = combinations(enumerate(hashes), 2)
+        return [[left, right] for (left, a), (right, b) in pairs if (a ^ b).bit_count() <= near], True
+    import numpy as np
+
+    from resnetkit.doctor.near import near_pairs
+
+    found, complete = near_pairs(np.array(hashes, dtype=np.uint64), near)
+    return found.tolist(), complete
 
 
 def _same(kind: str, files: list[str], places: _Places, text: str) -> Finding:

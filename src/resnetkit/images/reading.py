@@ -13,7 +13,6 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from resnetkit.errors import DataError
@@ -186,6 +185,8 @@ def _upright(path: Path, stream: Stream, channels: int) -> Image.Image:
 
 
 def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
+    import numpy as np
+
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise DataError(

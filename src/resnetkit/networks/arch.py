@@ -112,6 +112,10 @@ class Arch:
         """Channels that leave each stage."""
         return tuple(width * EXPANSION[self.block] for width in self.widths)
 
+    def inner_width(self, width: int) -> int:
+        """Channels of the 3x3 convolution of a bottleneck, in a stage of this width."""
+        return int(width * (self.group_width / 64)) * self.groups
+
     @property
     def native_size(self) -> int:
         """The side in pixels that the network was drawn for."""
@@ -181,7 +185,7 @@ VARIANTS: dict[str, Arch] = {
     ),
     "tutorial_resnet34": _imagenet("basic", 3, 4, 6, 3, widths=(128, 256, 512, 512), init="torch"),
 }
-"""Every named network. A variant is one line here and one line in tests/golden/variants.json."""
+"""Every named network. A variant is one line here and one line in tests/networks/golden/variants.json."""
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -101,7 +101,7 @@ class Bottleneck(Block):
         super().__init__()
         before, on = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
         out_width = width * self.expansion
-        inner = int(width * (arch.group_width / 64)) * arch.groups
+        inner = arch.inner_width(width)
         norms = (in_width, inner, inner) if arch.preactivation else (inner, inner, out_width)
         self.conv1 = nn.Conv2d(in_width, inner, 1, before, bias=arch.conv_bias)
         self.bn1 = nn.BatchNorm2d(norms[0])
