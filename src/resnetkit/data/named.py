@@ -73,6 +73,7 @@ def _short(error: Exception) -> str:
 
 def _imagenet(root: Path | None, settings: "DataRecipe") -> "Data":
     """ILSVRC 2012, folders train/ and val/ with one for each synset. Its validation images are the test split here."""
+    from resnetkit.data.folder import load_folder
     from resnetkit.data.splits import hold_out
 
     folder = (root or default_data_root()) / "imagenet"
