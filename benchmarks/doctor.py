@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 
 from resnetkit.data.scan import copies, scan
-from resnetkit.data.survey import list_folder, list_images
+from resnetkit.data.survey import list_folder
+from resnetkit.data.walk import list_images
 from resnetkit.doctor.check import check
 from resnetkit.images.reading import read_image
 

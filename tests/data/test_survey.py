@@ -5,7 +5,7 @@ import pytest
 from conftest import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
-from resnetkit.data.survey import list_images
+from resnetkit.data.walk import list_images
 from resnetkit.errors import DataError, UsageError
 from resnetkit.recipes.schema import DataRecipe
 

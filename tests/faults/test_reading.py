@@ -27,7 +27,8 @@ from resnetkit.data import scan
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
-from resnetkit.data.survey import list_folder, list_images
+from resnetkit.data.survey import list_folder
+from resnetkit.data.walk import list_images
 from resnetkit.doctor.check import check
 from resnetkit.doctor.examine import examine
 from resnetkit.errors import DataError, UsageError

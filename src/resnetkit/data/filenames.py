@@ -79,7 +79,7 @@ def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def derived(stem: str, stems: Container[str]) -> str | None:
-    """ "mask" or "thumbnail" where a file is one of another of `stems` beside it, by its name; else nothing."""
+    """Either "mask" or "thumbnail" where a file is one of another of `stems` beside it, by its name; else nothing."""
     for what, pattern in (("mask", _MASK_FILE), ("thumbnail", _THUMBNAIL_FILE)):
         match = pattern.fullmatch(stem)
         if match is not None and match[1] in stems:

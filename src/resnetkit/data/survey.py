@@ -30,14 +30,18 @@ BESIDE, OWN = "in folders beside the splits", "in the folder of a run"
 """Reasons for which whole folders are passed over."""
 
 
+Members = dict[str, dict[str, list[Path]]]
+Folders = dict[tuple[str, str], Path]
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a folder holds, whether it can be used or not. The splits are "train", "validation", "test", or "all"."""
 
     root: Path
-    members: dict[str, dict[str, list[Path]]]
+    members: Members
     """For each split and class, the images, sorted."""
-    folders: dict[tuple[str, str], Path]
+    folders: Folders
     """For each split and class, where its images lie."""
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     """Files that are passed over, by the reason."""
@@ -96,9 +100,8 @@ class _Surveyor:
             members, folders = self._of_splits(roots)
         else:
             members, folders = self._of_classes()
-        return Layout(
-            self.folder, members, folders, {why: sorted(paths) for why, paths in self.left_out.items() if paths}
-        )
+        left_out = {reason: sorted(paths) for reason, paths in self.left_out.items() if paths}
+        return Layout(self.folder, members, folders, left_out)
 
     def _given(self) -> dict[str, Path]:
         """The splits that the caller names, and those beside them that their names tell."""
@@ -112,16 +115,12 @@ class _Surveyor:
                     why="there is no such folder",
                     remedy=_some(child.name for child in self.children) or "a folder in it",
                 )
-        if roots and self.folder not in [root.resolve() for root in roots.values()] and "." not in self.named.values():
-            taken = {root.resolve() for root in roots.values()}
+        taken = {root.resolve() for root in roots.values()}
+        if roots and self.folder.resolve() not in taken:
             for split, found in self._candidates().items():
-                if (
-                    split not in roots
-                    and len(found) == 1
-                    and found[0].resolve() not in taken
-                    and self._classes(found[0])
-                ):
-                    roots[split] = found[0]
+                others = [child for child in found if child.resolve() not in taken and self._classes(child)]
+                if split not in roots and len(others) == 1:
+                    roots[split] = others[0]
         return roots
 
     def _candidates(self) -> dict[str, list[Path]]:
@@ -187,11 +186,9 @@ class _Surveyor:
         """Folders in a folder that hold images."""
         return [child for child in subfolders(folder) if self._walk(child).images]
 
-    def _of_splits(
-        self, roots: dict[str, Path]
-    ) -> tuple[dict[str, dict[str, list[Path]]], dict[tuple[str, str], Path]]:
-        members: dict[str, dict[str, list[Path]]] = {}
-        folders: dict[tuple[str, str], Path] = {}
+    def _of_splits(self, roots: dict[str, Path]) -> tuple[Members, Folders]:
+        members: Members = {}
+        folders: Folders = {}
         taken = {root.resolve() for root in roots.values()}
         for split, root in roots.items():
             members[split] = {}
@@ -209,23 +206,22 @@ class _Surveyor:
                     self.left_out[reason] += self._walk(child).images
         return members, folders
 
-    def _of_classes(self) -> tuple[dict[str, dict[str, list[Path]]], dict[tuple[str, str], Path]]:
+    def _of_classes(self) -> tuple[Members, Folders]:
         self._refuse_masks()
         self._refuse_wrapper()
         inside = {child: self._splits_inside(child) for child in self.children if self._walk(child).images}
         if inside and any(inside.values()):
             if not all(inside.values()):
-                has, lacks = (
-                    next(child for child, found in inside.items() if bool(found) is way) for way in (True, False)
-                )
+                has = next(child for child, found in inside.items() if found)
+                lacks = next(child for child, found in inside.items() if not found)
                 raise DataError(
                     "some classes are split and some are not",
                     file=self.folder,
                     why=f"{has.name}/ holds {_names(inside[has].values())}, and {lacks.name}/ does not",
                     remedy="train/CLASS/ and test/CLASS/, or the images of a class in one folder",
                 )
-            members: dict[str, dict[str, list[Path]]] = defaultdict(dict)
-            folders: dict[tuple[str, str], Path] = {}
+            members: Members = defaultdict(dict)
+            folders: Folders = {}
             for child, found in inside.items():
                 for split, place in found.items():
                     members[split][child.name] = self._take(place)
@@ -278,6 +274,10 @@ class _Surveyor:
             return False
         self.left_out[OWN] += self._walk(folder).images
         return True
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.toml").is_file() and (folder / "metrics.jsonl").is_file()
 
 
 def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing:

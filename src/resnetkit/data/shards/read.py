@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from resnetkit.data.shards.index import TarIndex, find_index, make_index
-from resnetkit.data.survey import SPLIT_FOLDERS, subfolders
+from resnetkit.data.survey import SPLIT_FOLDERS
+from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import read_image
 from resnetkit.machine.console import Reporter

@@ -24,7 +24,8 @@ from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import forget_members, make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
 from resnetkit.data.splits import complete, listed_files
-from resnetkit.data.survey import IMAGE_SUFFIXES, Listing, list_folder
+from resnetkit.data.survey import Listing, list_folder
+from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
 from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
