@@ -46,6 +46,12 @@ class Layout:
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     """Files that are passed over, by the reason."""
 
+    def place(self, split: str, name: str) -> Path:
+        """Where the images of a class lie in a split, or should."""
+        if (split, name) in self.folders:
+            return self.folders[split, name]
+        return next((place.parent for (other, _), place in self.folders.items() if other == split), self.root) / name
+
     def images(self) -> Iterator[tuple[str, str, Path]]:
         """Split, class and path of every image."""
         for split, of in self.members.items():
