@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_help_teaches_without_importing_torch(name: str | None) -> None:
         assert f"resnetkit {name} " in done.stdout.partition("╭")[0].partition("\n")[2]
     else:
         assert all(line in done.stdout for line in COMMANDS)
+
+
+def test_the_list_of_commands_says_the_first_line_of_each_commands_own_help(cli) -> None:
+    """The oracle is the docstring of the imported function; the list reads it from the source."""
+    shown = " ".join(cli("--help").out.replace("│", " ").split())
+    for name in COMMANDS:
+        module = name.replace("-", "_")
+        function = getattr(import_module(f"resnetkit.cli.{module}"), f"{module}_command")
+        assert f"{name} {function.__doc__.partition(chr(10))[0]}" in shown
 
 
 def test_train_evaluate_predict_in_a_row(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:

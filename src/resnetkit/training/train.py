@@ -9,7 +9,7 @@ from resnetkit.data.load import load_data
 from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.signals import Stopped, Stopping
-from resnetkit.runs.choice import decide
+from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training.loop import Trainer, stopped
 
@@ -46,7 +46,7 @@ def train(
             if not peers.alone:
                 request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
                 if recipe is not None:
-                    request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(data, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
