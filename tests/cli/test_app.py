@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_what_runs_no_network_imports_no_torch(name: str, photos: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=photos.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_list_of_commands_says_the_first_line_of_each_commands_own_help(cli) -> None:
+    """The oracle is the docstring of the imported function; the list reads it from the source."""
+    shown = " ".join(cli("--help").out.replace("│", " ").split())
+    for name in COMMANDS:
+        module = name.replace("-", "_")
+        function = getattr(import_module(f"resnetkit.cli.{module}"), f"{module}_command")
+        assert f"{name} {function.__doc__.partition(chr(10))[0]}" in shown
 
 
 def test_train_evaluate_predict_in_a_row(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
