@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class _Console(Console):
@@ -39,6 +38,8 @@ class Reporter:
         if not self.console.is_terminal or self.console.quiet:
             yield lambda *_: None
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         began = time.monotonic()
         columns = (
             BarColumn(bar_width=None),
@@ -64,6 +65,8 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     if not console.is_terminal:
         yield lambda _done, _total: None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
