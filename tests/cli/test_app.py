@@ -53,7 +53,7 @@ def test_help_teaches_without_importing_torch(name: str | None) -> None:
 
 
 QUICK_ANSWERS = {
-    "version": (("--version",), {"pydantic", "rich"}),
+    "version": (("--version",), {"pydantic"}),
     "check": (("check", "photos", "--workers", "1"), {"pydantic"}),
     "check --json": (("check", "photos", "--json"), {"pydantic"}),
     "list models": (("list", "models"), set()),

@@ -256,6 +256,20 @@ def test_only_pictures_that_may_be_the_same_are_decoded_twice(tmp_path: Path, mo
     assert again == ["000.png", "same.bmp"]
 
 
+def test_a_picture_that_is_gone_when_its_pixels_are_asked_for_is_unreadable(tmp_path: Path, monkeypatch) -> None:
+    scenes(tmp_path, 5)
+    Image.open(tmp_path / "cat" / "000.png").save(tmp_path / "cat" / "same.bmp")
+    real = duplicates.hash_pixels
+
+    def vanish(path: Path) -> str:
+        path.with_name("same.bmp").unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(duplicates, "hash_pixels", vanish)
+    report = look(tmp_path)
+    assert [(finding.files, finding.text) for finding in report.findings] == [(("cat/same.bmp",), "no such file")]
+
+
 def test_the_same_numbers_in_another_shape_are_another_picture(tmp_path: Path) -> None:
     draw("red", 0, (48, 40)).save(tmp_path / "a.png")
     Image.fromarray(np.asarray(draw("red", 0, (48, 40))).reshape(48, 40, 3)).save(tmp_path / "b.png")
