@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import progress
 import resnetkit as rk
 from conftest import fill
 from resnetkit.cli.app import COMMANDS
@@ -25,9 +25,7 @@ QUICK = ("--steps", 3, *TINY)
 
 def command(*words: object, **settings) -> subprocess.CompletedProcess:
     """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "resnetkit", *map(str, words)], capture_output=True, text=True, timeout=120, **settings
-    )
+    return progress.run([sys.executable, "-m", "resnetkit", *words], **settings)
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -249,13 +247,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [sys.executable, "-m", "resnetkit", "train", "--out", str(run), "--epochs", "500", *map(str, TINY)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not list(run.glob("checkpoints/step-*")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    progress.until(lambda: list(run.glob("checkpoints/step-*")), process.pid)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = progress.finish(process)
     assert process.returncode == 130
     assert err.splitlines()[-1].endswith(f"Try: resnetkit train --resume --out {run}")
     assert "Traceback" not in err

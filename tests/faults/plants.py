@@ -192,6 +192,14 @@ def kill_a_worker() -> None:
         os.kill(child.pid, signal.SIGKILL)
 
 
+def kill_unseen(run: Path, number: int) -> None:
+    """As `kill`; and processes that decode would look for themselves whether their parent is there in an hour only."""
+    from torch.utils.data._utils import worker
+
+    worker.MP_STATUS_CHECK_INTERVAL = 3600.0
+    at(run, number, kill)
+
+
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
     from resnetkit.data import splits
