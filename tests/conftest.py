@@ -48,6 +48,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fp32():
+    """What is compared is computed in fp32 by default, also where the processor has bf16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnetkit.machine.device.has_fast_bf16", lambda device: False)
+        yield
+
+
 def png(number: int, colour: str = "red", size: tuple[int, int] = (12, 10)) -> bytes:
     """A small picture as a file's content."""
     stream = io.BytesIO()

@@ -50,8 +50,8 @@ def look(pid: int) -> Look | None:
 
 def everyone() -> dict[int, Look]:
     """All processes."""
-    found = ((int(entry), look(int(entry))) for entry in os.listdir("/proc") if entry.isdigit())
-    return {pid: seen for pid, seen in found if seen is not None}
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return {pid: seen for pid in pids if (seen := look(pid)) is not None}
 
 
 def children(pid: int) -> list[int]:
@@ -68,12 +68,12 @@ def tree(*roots: int) -> list[int]:
     found = list(roots)
     for pid in found:
         with suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 
-class Stalled(AssertionError):
+class StalledError(AssertionError):
     """Processes that were to get on do not."""
 
 
@@ -94,7 +94,7 @@ class Watch:
         self._last = time.monotonic()
 
     def look(self) -> None:
-        """Look at the processes once. Raises `Stalled`."""
+        """Look at the processes once. Raises `StalledError`."""
         now = time.monotonic()
         if now - self._last < LOOK:
             return
@@ -108,21 +108,21 @@ class Watch:
         self.work += used
         self._last = now
         if self.asleep > self.most_asleep:
-            raise Stalled(f"nothing moves: {self.asleep:.0f} s asleep after {self.work:.1f} s of work")
+            raise StalledError(f"nothing moves: {self.asleep:.0f} s asleep after {self.work:.1f} s of work")
         if self.work > self.most_work:
-            raise Stalled(f"no end: {self.work:.0f} s of processor time")
+            raise StalledError(f"no end: {self.work:.0f} s of processor time")
 
 
 def until(condition: Callable[[], object], *roots: int, asleep: float = 60, work: float = 600) -> None:
     """Wait for something that processes, or those that descend from them, are to bring about.
 
-    Raises `Stalled` where they do not get on, or have ended without it.
+    Raises `StalledError` where they do not get on, or have ended without it.
     """
     watch = Watch(lambda: tree(*roots), asleep=asleep, work=work)
     while not condition():
         watch.look()
         if sys.platform == "linux" and not any(map(is_alive, roots)) and not condition():
-            raise Stalled("all have ended, and it has not come")
+            raise StalledError("all have ended, and it has not come")
         time.sleep(0.005)
 
 
@@ -138,7 +138,7 @@ def until_asleep(*roots: int, seconds: float) -> None:
 
 
 def finish(process: subprocess.Popen, *, asleep: float = 60, work: float = 600) -> tuple[str, str]:
-    """What a process still says until its end. Where it does not get on it is killed, and `Stalled` is raised."""
+    """What a process still says until its end. Where it does not get on it is killed, and `StalledError` is raised."""
     watch = Watch(lambda: tree(process.pid), asleep=asleep, work=work)
     while True:
         try:
@@ -146,7 +146,7 @@ def finish(process: subprocess.Popen, *, asleep: float = 60, work: float = 600) 
         except subprocess.TimeoutExpired:
             try:
                 watch.look()
-            except Stalled as stalled:
+            except StalledError as stalled:
                 for each in tree(process.pid):
                     with suppress(ProcessLookupError):
                         os.kill(each, signal.SIGKILL)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from progress import Stalled, Watch, everyone, tree
+from progress import StalledError, Watch, everyone, tree
 
 GRACE = 10.0
 """Seconds that a process which has lost its parent may sleep, or work, before it counts as an orphan."""
@@ -148,13 +148,13 @@ class _Child:
                 break
             try:
                 watch.look()
-            except Stalled:
+            except StalledError:
                 hung = True
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.002)
         ended = time.monotonic()
         watch = Watch(lambda: left, asleep=GRACE, work=GRACE)
-        with contextlib.suppress(Stalled):
+        with contextlib.suppress(StalledError):
             while left := _session(self.pid):
                 watch.look()
                 time.sleep(0.02)

@@ -186,6 +186,26 @@ def tear(run: Path, name: str) -> None:
     os.write = write
 
 
+def before_step(which: int | None, act: Callable[[], object]) -> None:
+    """Do something before one step of training, or before each; the network and the files are not counted."""
+    from resnetkit.training.step import Stepper
+
+    take = Stepper.__call__
+
+    def step(self: Stepper, batch: Any, number: int) -> Any:
+        if which in (number, None):
+            act()
+        return take(self, batch, number)
+
+    Stepper.__call__ = step
+
+
+def wait_to_be_asked() -> None:
+    """Wait until somebody has asked this process to stop, which goes on then."""
+    while not signal.getsignal(signal.SIGTERM).__self__.number:
+        time.sleep(0.01)
+
+
 def kill_a_worker() -> None:
     """One of the processes that decode images."""
     for child in multiprocessing.active_children()[:1]:
@@ -202,8 +222,11 @@ def kill_unseen(run: Path, number: int) -> None:
 
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
+    from torch.utils.data import _utils
+
     from resnetkit.data import splits
 
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.5  # so long PyTorch waits for each such process before it ends it
     original, owner, calls = splits.read_image, os.getpid(), itertools.count()
 
     def read(*arguments: Any) -> Any:

@@ -9,7 +9,8 @@ from resnetkit.networks.resnet import create_model
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads what Linux says of the processor")
-def test_auto_takes_bf16_only_where_it_is_native() -> None:
+def test_auto_takes_bf16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetkit.machine.device.has_fast_bf16", has_fast_bf16)
     cpu = torch.device("cpu")
     assert choose("cpu").precision == ("bf16" if has_fast_bf16(cpu) else "fp32")
     flags = Path("/proc/cpuinfo").read_text()  # the kernel's word is the oracle

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import torch
 
 import resnetkit as rk
 from conftest import TINY
+from faults import plants
+from faults.harness import Case, start, wait
 from faults.runs import assert_same
 from progress import children, finish, is_alive, until
 from resnetkit.data.load import load_data
@@ -21,9 +25,11 @@ from resnetkit.machine.ranks import Ranks
 from resnetkit.runs import checkpoint
 
 SMALL = ["--model.depths", "1", "1", "--model.widths", "8", "16", "--model.strides", "1", "2"]
-SMALL += ["--model.stem-width", "8"]
+SMALL += ["--model.stem-width", "8", "--precision", "fp32"]
 SMALL += ["--data.limit", "300", "--checkpoint.every-steps", "4", "--checkpoint.keep", "20"]
-HERE = Path(__file__).parent
+PLANTED = str(Path(__file__).parent / "planted_rank.py")
+WITH_TESTS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+"""So that a process finds `faults`, as it finds `resnetkit`."""
 
 
 def free_port() -> int:
@@ -33,33 +39,33 @@ def free_port() -> int:
 
 
 class World:
-    """Ranks of `python -m resnetkit train digits …`, started as torchrun starts them."""
+    """Ranks of `resnetkit train digits …` with the environment that torchrun gives them."""
 
-    def __init__(self, out: Path, *words: object, size: int = 2, each: dict[int, list[str]] | None = None, **more: str):
-        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        command = [sys.executable, *(["-m", "resnetkit"] if "SCRIPT" not in more else [more.pop("SCRIPT")])]
-        command += ["train", "digits", "--out", str(out), *SMALL, *map(str, words)]
+    def __init__(
+        self,
+        out: Path,
+        *words: object,
+        each: dict[int, list[str]] | None = None,
+        plants: dict | None = None,
+        **env: str,
+    ) -> None:
+        env |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        command = ("train", "digits", "--out", out, *SMALL, *words)
         self.ranks = [
-            subprocess.Popen(
-                command + (each or {}).get(rank, []),
-                env=os.environ | common | more | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                text=True,
+            start(
+                Case(
+                    (*command, *(each or {}).get(rank, [])),
+                    env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    plant=(plants or {}).get(rank),
+                )
             )
-            for rank in range(size)
+            for rank in range(2)
         ]
-        self.pids = [rank.pid for rank in self.ranks]
 
     def end(self) -> tuple[list[int], list[str]]:
-        """Exit codes and messages of all ranks, which have to get on until then."""
-        try:
-            said = [finish(rank)[1] for rank in self.ranks]
-        finally:
-            for rank in self.ranks:
-                rank.kill()
-        assert "Traceback" not in "".join(said), said
-        return [rank.returncode for rank in self.ranks], said
+        """Exit codes and messages of all ranks, none of which may hang."""
+        ended = [wait(rank) for rank in self.ranks]
+        return [each.code for each in ended], [each.err for each in ended]
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +110,8 @@ def test_ranks_score_every_image_once(undisturbed: Path) -> None:
 
 def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_path: Path) -> None:
     world = World(tmp_path / "run", "--steps", 14)
-    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.pids)
-    world.ranks[1].send_signal(signal.SIGKILL)
+    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.ranks)
+    os.kill(world.ranks[1], signal.SIGKILL)
     codes, said = world.end()
     assert codes == [8, -signal.SIGKILL]
     assert said[0].count("error: another rank has gone") == 1
@@ -115,9 +121,10 @@ def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_p
 
 
 def test_a_signal_to_one_rank_saves_and_stops_all(undisturbed: Path, tmp_path: Path) -> None:
-    world = World(tmp_path / "run", "--steps", 14, SCRIPT=str(HERE / "waiting_rank.py"), WAITS="1", AT="6")
-    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.pids)
-    world.ranks[1].send_signal(signal.SIGTERM)
+    waits = partial(plants.before_step, 6, plants.wait_to_be_asked)
+    world = World(tmp_path / "run", "--steps", 14, plants={1: waits})
+    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.ranks)
+    os.kill(world.ranks[1], signal.SIGTERM)
     codes, said = world.end()
     assert codes == [143, 143], said
     assert "is saved in" in said[0]
@@ -153,30 +160,30 @@ def test_a_mistake_is_said_by_one_rank_only(tmp_path: Path) -> None:
 def test_a_rank_that_hangs_ends_all_in_time(tmp_path: Path) -> None:
     # Its patience has to last while ranks start, too, one of which may be far behind on a busy machine.
     world = World(tmp_path / "run", "--steps", 4000, RESNETKIT_PEER_SECONDS="20")
-    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.pids)
-    world.ranks[1].send_signal(signal.SIGSTOP)
-    _, said = finish(world.ranks[0])
-    assert world.ranks[0].returncode == 8
-    assert "another rank has gone" in said
-    world.ranks[1].kill()
-    world.ranks[1].communicate()
+    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.ranks)
+    os.kill(world.ranks[1], signal.SIGSTOP)
+    ended = wait(world.ranks[0])
+    assert ended.code == 8
+    assert "another rank has gone" in ended.err
+    os.kill(world.ranks[1], signal.SIGKILL)
+    wait(world.ranks[1])
 
 
 @pytest.mark.slow
 def test_a_slow_rank_is_named(tmp_path: Path) -> None:
-    script = str(HERE / "slow_rank.py")
-    codes, said = World(tmp_path / "run", "--epochs", 2, SCRIPT=script, SECONDS_A_STEP="0.5", SLOW="1").end()
+    slow = partial(plants.before_step, None, partial(time.sleep, 0.5))
+    codes, said = World(tmp_path / "run", "--epochs", 2, plants={1: slow}).end()
     assert codes == [0, 0], said
     assert "s for rank 1" in said[0]
 
 
 def torchrun(out: Path, *words: object, restarts: int = 0, **more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [f"--max-restarts={restarts}", str(HERE / "dying_rank.py")]
+    command += [f"--max-restarts={restarts}", PLANTED]
     command += ["train", "digits", "--out", str(out), *SMALL, *map(str, words)]
     return subprocess.Popen(
         command,
-        env=os.environ | more,
+        env=os.environ | WITH_TESTS | more,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -248,9 +255,9 @@ def test_two_hosts_one_of_which_dies(hosts: list[str], undisturbed: Path, tmp_pa
         command += ["--rdzv-endpoint=10.77.0.1:29400", f"--local-addr=10.77.0.{host + 1}"]
         command += ["--rdzv-conf=join_timeout=60,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=2"]
         command[-1] += f",is_host={int(host == 0)}"  # it cannot tell by the name, which both share
-        command += [str(HERE / "dying_rank.py"), "train", "digits", "--out", str(tmp_path / "run"), *SMALL]
+        command += [PLANTED, "train", "digits", "--out", str(tmp_path / "run"), *SMALL]
         command += ["--steps", "14", "--resume"]
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "eth0"} | more
+        environment = os.environ | WITH_TESTS | {"GLOO_SOCKET_IFNAME": "eth0"} | more
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     agents = [start(0, SLOW="yes"), start(1, DIES="1", AT="6")]
@@ -266,7 +273,7 @@ def test_the_slurm_script_saves_requeues_and_goes_on_exactly(undisturbed: Path, 
     commands.mkdir()
     written = {
         "srun": 'shift\nexec "$@"',
-        "torchrun": f'exec {sys.executable} -m torch.distributed.run "${{@:1:6}}" {HERE / "waiting_rank.py"} "${{@:9}}"',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "${{@:1:6}}" {PLANTED} "${{@:9}}"',
         "scontrol": f'case "$1" in show) echo 127.0.0.1;; *) echo "$@" >> {asked};; esac',
     }
     for name, text in written.items():
@@ -276,7 +283,7 @@ def test_the_slurm_script_saves_requeues_and_goes_on_exactly(undisturbed: Path, 
     job["PATH"] = f"{commands}:{os.environ['PATH']}"
     script = [
         "bash",
-        HERE.parents[1] / "docs" / "train.sbatch",
+        Path(__file__).parents[2] / "docs" / "train.sbatch",
         "digits",
         "--out",
         tmp_path / "run",
@@ -286,10 +293,10 @@ def test_the_slurm_script_saves_requeues_and_goes_on_exactly(undisturbed: Path, 
     ]
 
     def submit(**more: str) -> subprocess.Popen:
-        environment = os.environ | job | more
+        environment = os.environ | WITH_TESTS | job | more
         return subprocess.Popen(script, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
-    first = submit(AT="6")
+    first = submit(WAITS="yes", AT="6")
     until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, first.pid)
     first.send_signal(signal.SIGUSR1)
     said = finish(first)[1]
