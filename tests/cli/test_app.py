@@ -279,7 +279,7 @@ def test_the_version_is_the_newest_in_the_changelog() -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS_OF_THE_README if "verify-resume" not in line])
 def test_every_command_of_the_readme_runs(line: str, photos: Path, digits_run: Path, cli, monkeypatch, request) -> None:
-    """With smaller settings and small stand-ins for the folders that it names; the one left out is in test_verification."""
+    """With smaller settings and small stand-ins for the folders that it names; one has a test of its own."""
     if "fashion-mnist" in line or "cifar10" in line:
         request.applymarker(pytest.mark.skipif("RESNETKIT_TEST_DATA" not in os.environ, reason="needs real data"))
     monkeypatch.chdir(photos.parent)
