@@ -14,8 +14,8 @@ from PIL import Image
 
 import progress
 import resnetkit as rk
-from conftest import fill
 from faults import harness
+from pictures import fill
 from readme import COMMANDS_OF_THE_README
 from resnetkit.cli.app import COMMANDS
 from resnetkit.data.load import load_data

@@ -11,9 +11,9 @@ import safetensors.torch
 import tomli_w
 import torch
 
-from conftest import draw
 from faults import plants
 from faults.harness import run
+from pictures import draw
 from resnetkit.machine.storage import sha256
 from resnetkit.runs import checkpoint
 

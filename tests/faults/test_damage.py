@@ -205,7 +205,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(name: str, home: Path) -> No
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore")
 def test_malicious_checkpoints_are_refused_and_not_executed(name: str, home: Path) -> None:
-    """In the place of the model, and with a manifest that is right. As --weights: tests/test_tensorfile.py."""
+    """In the place of the model, and with a manifest that is right. As --weights: tests/weights/test_tensorfile.py."""
     out = stopped(home)
     content = payloads(home / "canary", bomb=name == "zip bomb")[name]
     for folder in (out / "checkpoints").iterdir():

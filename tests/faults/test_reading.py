@@ -22,7 +22,8 @@ from PIL import AvifImagePlugin, Image, features
 
 import progress
 import resnetkit as rk
-from conftest import TINY, draw, fill
+from conftest import TINY
+from pictures import draw, fill
 from resnetkit.data import folder as data_module
 from resnetkit.data import scan
 from resnetkit.data.dataset import Data

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import progress
 import resnetkit as rk
-from conftest import TINY, draw, fill
+from conftest import TINY
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.order import Order
 from resnetkit.data.splits import Images, class_weights

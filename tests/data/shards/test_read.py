@@ -13,7 +13,8 @@ import webdataset
 
 import progress
 import resnetkit as rk
-from conftest import TINY, draw, fill, png, samples, write_tar
+from conftest import TINY
+from pictures import draw, fill, png, samples, write_tar
 from resnetkit.data.batches import evaluation_batches, training_batches
 from resnetkit.data.load import load_data
 from resnetkit.data.order import STRETCH, BlockOrder, Order, order_of
