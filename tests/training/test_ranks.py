@@ -210,16 +210,17 @@ def test_any_rank_may_die_at_any_step(dies: str, at: str, undisturbed: Path, tmp
 
 def test_an_agent_that_is_killed_leaves_no_rank_behind(tmp_path: Path) -> None:
     agent = torchrun(tmp_path / "run", "--steps", 40000)
-    until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, agent.pid)
-    ranks = children(agent.pid)
-    assert len(ranks) == 2
-    agent.send_signal(signal.SIGKILL)
-    agent.wait()
+    ranks = []
     try:
+        until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, agent.pid)
+        ranks = children(agent.pid)
+        assert len(ranks) == 2
+        agent.kill()
+        agent.wait()
         until(lambda: not any(map(is_alive, ranks)), *ranks, asleep=10, work=20)
     finally:
-        for rank in filter(is_alive, ranks):
-            os.kill(rank, signal.SIGKILL)
+        for each in filter(is_alive, [agent.pid, *ranks]):
+            os.kill(each, signal.SIGKILL)
         agent.communicate()
     assert checkpoint.newest(tmp_path / "run" / "checkpoints")[0] is not None
 
