@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 import resnetkit as rk
-from conftest import TINY, draw
+from conftest import TINY
+from pictures import draw
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
 from resnetkit.data.named import default_data_root

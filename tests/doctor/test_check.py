@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data import scan
 from resnetkit.doctor import check as doctor
 from resnetkit.doctor import examine as duplicates

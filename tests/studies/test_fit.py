@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import resnetkit as rk
-from conftest import TINY, fill
+from conftest import TINY
+from pictures import fill
 from resnetkit.errors import DataError
 from resnetkit.recipes.load import load_recipe
 from resnetkit.studies.fit import PAPER, fit, stacked

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import draw, fill, trained_like
+from conftest import trained_like
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess

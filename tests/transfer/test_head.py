@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import resnetkit as rk
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.errors import UsageError
 from resnetkit.evaluation.intervals import wilson
 from resnetkit.recipes.schema import OptimRecipe

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from networks.test_resnet import D2LNet, TutorialNet
+from networks.independent import D2LBlock, D2LNet, TutorialNet
 from resnetkit.errors import CheckpointError
 from resnetkit.networks.resnet import ResNet, build
 from resnetkit.weights.naming import adapt_input, match_arch
@@ -119,8 +119,6 @@ def _d2l_blocks() -> list[nn.Sequential]:
 
 @pytest.fixture
 def restore_d2l_block():
-    from networks.test_resnet import D2LBlock
-
     before = D2LBlock.forward
     yield
     D2LBlock.forward = before
