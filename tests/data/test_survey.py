@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
 from resnetkit.data.walk import list_images

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data import scan
 from resnetkit.doctor import check as doctor
 from resnetkit.doctor import examine as duplicates
@@ -254,6 +254,20 @@ def test_only_pictures_that_may_be_the_same_are_decoded_twice(tmp_path: Path, mo
         assert files_of(report, "pixels") == [("cat/000.png", "cat/same.bmp")]
         assert files_of(report, "exact") == [("dog/000.png", "dog/copy.png")]
     assert again == ["000.png", "same.bmp"]
+
+
+def test_a_picture_that_is_gone_when_its_pixels_are_asked_for_is_unreadable(tmp_path: Path, monkeypatch) -> None:
+    scenes(tmp_path, 5)
+    Image.open(tmp_path / "cat" / "000.png").save(tmp_path / "cat" / "same.bmp")
+    real = duplicates.hash_pixels
+
+    def vanish(path: Path) -> str:
+        path.with_name("same.bmp").unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(duplicates, "hash_pixels", vanish)
+    report = look(tmp_path)
+    assert [(finding.files, finding.text) for finding in report.findings] == [(("cat/same.bmp",), "no such file")]
 
 
 def test_the_same_numbers_in_another_shape_are_another_picture(tmp_path: Path) -> None:

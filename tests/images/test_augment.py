@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import draw
+from pictures import draw
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import Preprocess, to_tensor
 from resnetkit.randomness import uniform

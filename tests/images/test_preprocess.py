@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from conftest import draw
+from pictures import draw
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, to_tensor
 from resnetkit.images.reading import check_header, read_image

@@ -63,7 +63,7 @@ COMMON = (
 
 
 @dataclass(frozen=True)
-class Fit:
+class Match:
     """Tensors under our names, the network that they fill, and what had to be decided on the way."""
 
     tensors: dict[str, Tensor]
@@ -72,7 +72,7 @@ class Fit:
     notes: tuple[str, ...]
 
 
-def fit(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None) -> Fit:
+def match_arch(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None) -> Match:
     """Find the network that `tensors` fill whole: `model` where it is given, else the variant that fits.
 
     Classes, input channels and the stem's kernel are read off the shapes. Raises `CheckpointError` (exit code 4), with
@@ -100,7 +100,7 @@ def fit(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None
         )
     arch = _adapted(whole[0], renamed)
     filled = {name: renamed.get(name, torch.tensor(0)) for name in _shapes(arch)}
-    return Fit(filled, arch, whole[0], notes)
+    return Match(filled, arch, whole[0], notes)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

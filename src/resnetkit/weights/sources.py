@@ -14,7 +14,7 @@ from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.weights.download import fetch
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
-from resnetkit.weights.naming import fit
+from resnetkit.weights.naming import match_arch
 from resnetkit.weights.table import OWN, WEIGHTS, weights_of
 from resnetkit.weights.tensorfile import read_tensors
 
@@ -48,7 +48,7 @@ def read_source(source: str | Path, hints: Hints | None = None) -> Source:
     if path.is_dir():
         return _from_folder(path, name, hints)
     if path.is_file():
-        found = fit(read_tensors(path), file=path, model=hints.model)
+        found = match_arch(read_tensors(path), file=path, model=hints.model)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
         return _from_folder(fetch_repository(name.removeprefix(HUB_PREFIX)), name, hints)
@@ -70,7 +70,7 @@ def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
     with download_bar(weights.file) as progress:
         path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
-    found = fit(read_tensors(path), file=path, model=weights.model)
+    found = match_arch(read_tensors(path), file=path, model=weights.model)
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
     return Source(found.tensors, found.arch, weights.model, name, weights.preprocess, classes, found.notes, metrics)
@@ -101,7 +101,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source
     about = config.get("pretrained_cfg") or config
     architecture = str(config.get("architecture") or "").partition(".")[0]
     model = hints.model or (architecture if architecture in VARIANTS else None)
-    found = fit(read_tensors(file), file=file, model=model)
+    found = match_arch(read_tensors(file), file=file, model=model)
     preprocess = None
     if "mean" in about and "std" in about and "input_size" in about:
         size = int(about["input_size"][-1])
@@ -118,7 +118,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source
 
 
 def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source:
-    found = fit(read_tensors(file), file=file, model=hints.model)
+    found = match_arch(read_tensors(file), file=file, model=hints.model)
     arch = found.arch
     if config.get("downsample_in_bottleneck"):
         arch = replace(arch, stride_on="1x1")
