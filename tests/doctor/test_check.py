@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -69,6 +70,8 @@ def _one_of_each(root: Path) -> dict[str, tuple[str, ...]]:
     train, val = scenes(root / "train", 24), scenes(root / "val", 6, first=100)
     cat, dog = train / "cat", train / "dog"
     (train / "empty").mkdir()
+    (cat / "@eaDir").mkdir()
+    shutil.copy(cat / "000.png", cat / "@eaDir" / "x.jpg")
     scenes(root / "spare", 1, first=300)
     (root / "spare" / "cat" / "300.png").rename(root / "300.png")
     (root / "spare" / "dog" / "300.png").unlink()
@@ -130,6 +133,7 @@ def _one_of_each(root: Path) -> dict[str, tuple[str, ...]]:
         "alpha": ("train/cat/glass.png",),
         "animated": ("train/cat/film.gif",),
         "exif-rotated": ("train/cat/turned.jpg",),
+        "left-out": ("train/cat/@eaDir/x.jpg",),
         "ignored": ("notes.txt",),
     }
 

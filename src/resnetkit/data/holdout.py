@@ -38,9 +38,10 @@ def _hold_out(files: Files, share: float, use: str, root: Path, group_by: str | 
     A class of two groups or more keeps one and gives one at least; a class of one group keeps it.
     """
     groups = groups_of(files, root, group_by)
-    draws = np.array([key(SPLIT_SEED, use, mark) for mark in files.marks.tolist()], dtype=np.float64) / 2.0**63
-    draw_of = np.full(groups.max(initial=-1) + 1, np.inf)
-    np.minimum.at(draw_of, groups, draws)
+    # One member draws for its group, the same one whatever the order: a draw of each would hold out the large groups.
+    speaker = np.full(groups.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(speaker, groups, files.marks)
+    draw_of = np.array([key(SPLIT_SEED, use, mark) for mark in speaker.tolist()], dtype=np.float64) / 2.0**63
     held = draw_of < share
     labels = files.labels.numpy()
     for label in np.unique(labels):
