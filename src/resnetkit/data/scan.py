@@ -20,7 +20,8 @@ from typing import TypeVar
 import PIL
 
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import Stream, check_header, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.reading import check_header, read_file, read_image
 from resnetkit.machine.storage import replace_file, sha256, user_cache
 
 AUTO = Path()

@@ -24,7 +24,9 @@ from PIL import Image
 
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import FORMATS, Stream, orientation, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.cost import bands
+from resnetkit.images.reading import FORMATS, orientation, read_file, read_image
 
 Progress = Callable[[int, int], None]
 
@@ -88,7 +90,8 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
     upright = read_image(path, stream=stream)
     width, height = upright.size
     pixels = hashlib.sha256(f"{width}x{height};".encode())
-    pixels.update(upright.tobytes())
+    for box in bands(width, height):  # all bytes at once would be two more copies of a large picture
+        pixels.update(upright.crop(box).tobytes())
     seen: dict[str, Any] = {"width": width, "height": height, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
     stream.seek(0)
     seen["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,8 +4,6 @@ The rule: EXIF orientation is applied; CMYK becomes RGB; 16-bit grey is scaled t
 laid on white; of an animation the first frame counts; an image of too many pixels is refused from its header.
 """
 
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,15 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import with_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-logger = logging.getLogger("resnetkit")
-
-# What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class Preprocess:
 
     def read(self, file: str | Path) -> Tensor:
         """A file as uint8 pixels, (C, size, size). Raises `DataError` (exit code 3), naming the file."""
-        return self.pixels(read_image(file, self.channels))
+        return with_image(file, self.pixels, self.channels)
 
     def pixels(self, image: Image.Image) -> Tensor:
         """A decoded image, resized and cropped, as uint8, (C, size, size). Equal to torchvision's presets on PIL."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from resnetkit.data.splits import Files, Listed
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import Preprocess, to_tensor
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import with_image
 from resnetkit.machine.device import Compute, one_thread
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
@@ -205,7 +205,9 @@ def _look_up(
         known = records.find(digest)
         if known is not None:
             return digest, known
-        return digest, views.of(read_image(path, preprocess.channels, BytesIO(content)), preprocess, digest)
+        return digest, with_image(
+            path, lambda image: views.of(image, preprocess, digest), preprocess.channels, BytesIO(content)
+        )
     except OSError as error:
         return "", error.strerror or str(error)
     except DataError as error:
