@@ -103,7 +103,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(read_image(tmp_path / name, 1)), (ramp >> 8).astype(np.uint8))
 
 
-@pytest.mark.parametrize(("low", "high", "kind"), [(0, 1, "float32"), (-1, 9, "int32"), (0, 65536, "int32")])
+@pytest.mark.parametrize(
+    ("low", "high", "kind"), [(-1, 9, "float32"), (0, 256, "float32"), (-1, 9, "int32"), (0, 65536, "int32")]
+)
 def test_numbers_without_a_range_are_refused(low: int, high: int, kind: str, tmp_path: Path) -> None:
     Image.fromarray(np.linspace(low, high, 64).astype(kind).reshape(8, 8)).save(tmp_path / "f.tiff")
     with pytest.raises(DataError, match=r"f.tiff: its numbers have no declared range"):

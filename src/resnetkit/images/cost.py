@@ -12,7 +12,7 @@ from resnetkit.images.jpeg import Markers
 
 BAND = 2**20
 """Pixels that are converted at a time, so that what comes in between takes no memory to speak of."""
-BAND_BYTES = 24
+BAND_BYTES = 32
 MAX_SCAN_PIXELS = 2_500_000_000
 """Of all scans of a JPEG together: about 7 s."""
 MAX_TILE_PIXELS = 400_000_000
@@ -20,6 +20,7 @@ MAX_TILE_PIXELS = 400_000_000
 
 _WEBP, _AVIF, _PYTHON = 16, 18, 12
 """Bytes a pixel. WebP and AVIF: canvases, their copy and the image; PPM and RLE BMP in Python: numbers, copy, image."""
+_DEEP = ("RGB;16", "RGBX;16", "RGBA;16", "LA;16")
 _TILE, _ROWS, _SAMPLES, _BITS = (322, 323), 278, 277, 258
 
 
@@ -32,6 +33,8 @@ def peak_bytes(image: Image.Image, markers: Markers | None, target: int) -> int:
     pixels = width * height
     decoding, held = _decoding(image, markers)
     work = BAND_BYTES * min(pixels, BAND)
+    if deep_rawmode(image):  # dark ones are decoded twice
+        held = max(held, 3 * stored(image.mode) * pixels if image.mode == "RGBA" else 2 * stored(image.mode) * pixels)
     # Then the source becomes the target, and the target another of its size, by turning or by cropping.
     return work + max(decoding, held + target * pixels, 2 * target * pixels)
 
@@ -41,6 +44,14 @@ def bands(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
     rows = max(1, BAND // width)
     for top in range(0, height, rows):
         yield 0, top, width, min(top + rows, height)
+
+
+def deep_rawmode(image: Image.Image) -> str | None:
+    """Pillow's name of the pixels of a colour image of 16 bits, of which it keeps the upper eight; None for others."""
+    parts = getattr(image, "tile", None)
+    args = parts[0].args if parts else None
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return raw if isinstance(raw, str) and raw.startswith(_DEEP) else None
 
 
 def stored(mode: str) -> int:

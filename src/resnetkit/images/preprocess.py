@@ -1,7 +1,7 @@
 """From a file to what the network sees: one rule for pixels, and one `Preprocess` that travels with a model.
 
-The rule: EXIF orientation is applied; CMYK becomes RGB; 16-bit grey is scaled to 8 bits, not clipped; transparency is
-laid on white; of an animation the first frame counts; an image of too many pixels is refused from its header.
+The rule: EXIF orientation is applied; CMYK becomes RGB; more than 8 bits are scaled to 8, not clipped (`levels`);
+transparency is laid on white; of an animation the first frame counts; what costs too much is refused (`cost`).
 """
 
 from dataclasses import dataclass

@@ -13,13 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.budget import BYTES, MEMORY, Stream, Watched, limit
-from resnetkit.images.cost import bands, peak_bytes
+from resnetkit.images.cost import bands, deep_rawmode, peak_bytes
 from resnetkit.images.jpeg import read_markers
+from resnetkit.images.levels import (
+    colours_are_dark,
+    colours_of_eight_bits,
+    declared_maximum,
+    grey_of_eight_bits,
+    is_grey_deep,
+    lower_bytes,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
@@ -212,11 +219,16 @@ def _upright(path: Path, stream: Stream, channels: int, held: ExitStack) -> Imag
     image, needed = _open(path, stream, channels)
     held.close()  # of an attempt before this one
     held.enter_context(MEMORY.share(needed))
+    deep = deep_rawmode(image)
+    declared = declared_maximum(image, stream) if is_grey_deep(image) else None
     image.load()
     # ImageOps.exif_transpose would write the other tags anew, and stumble over those that are malformed.
     turn = _TURNS.get(orientation(image))
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(path, image)
+    if is_grey_deep(image):
+        image = grey_of_eight_bits(path, image, declared)
+    elif deep and colours_are_dark(image):
+        again = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
+        image = colours_of_eight_bits(path, image, lower_bytes(again))
     image = _opaque(image, "RGB" if channels == 3 else "L")
     return image if turn is None else image.transpose(turn)
 
@@ -232,18 +244,6 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         whole.paste(Image.alpha_composite(white, rgba).convert(mode), box)
     return whole
-
-
-def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            "cannot read the image",
-            file=path,
-            why="its numbers have no declared range",
-            remedy="save it with 8 or 16 bits per channel",
-        )
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _reason(path: Path, error: Exception, stream: BinaryIO | None) -> str:
