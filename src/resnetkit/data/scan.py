@@ -19,7 +19,8 @@ from typing import TypeVar
 import PIL
 
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import Stream, check_header, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.reading import check_header, read_file, read_image
 from resnetkit.machine.storage import replace_file, sha256, sha256_file, user_cache
 
 AUTO = Path()

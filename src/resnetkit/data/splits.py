@@ -6,7 +6,7 @@ decoded when needed, and so are `Shards` (`data.shards.read`).
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -20,12 +20,15 @@ from torch import Tensor
 from resnetkit.data.scan import Entry
 from resnetkit.data.survey import Listing
 from resnetkit.errors import DataError, UsageError
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import read_image, with_image
 from resnetkit.machine.storage import sha256
 from resnetkit.randomness import key
 
 SPLIT_SEED = 0
 """Splits that have to be made depend on it alone, so that runs with other seeds are scored on the same images."""
+
+
+Seen = TypeVar("Seen")
 
 
 class Split(Protocol):
@@ -56,6 +59,14 @@ class Split(Protocol):
 
     def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it, from its `content` where that has been read already.
+
+        Raises `DataError` (exit code 3).
+        """
+
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a decoded picture. Threads take turns where memory is too small for all of them.
 
         Raises `DataError` (exit code 3).
         """
@@ -115,6 +126,12 @@ class Images:
     def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:  # noqa: ARG002
         """A picture of as many channels as all of them have."""
         return Image.fromarray(self.pixels[index].permute(1, 2, 0).squeeze(2).numpy())
+
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a picture."""
+        return use(self.image(index, channels, content))
 
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some images, int64, (N,)."""
@@ -179,6 +196,12 @@ class Files:
     def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
         return read_image(self.paths[index], channels, BytesIO(content) if content is not None else None)
+
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a decoded picture, in one go. Raises `DataError` (exit code 3)."""
+        return with_image(self.paths[index], use, channels, BytesIO(content) if content is not None else None)
 
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some files, int64, (N,)."""

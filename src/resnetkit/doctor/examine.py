@@ -25,7 +25,9 @@ from PIL import Image
 
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import FORMATS, Stream, orientation, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.cost import bands
+from resnetkit.images.reading import FORMATS, orientation, read_file, read_image, with_image
 from resnetkit.machine.storage import sha256_file
 
 Progress = Callable[[int, int], None]
@@ -113,9 +115,13 @@ def _with_pixels(path: Path, entry: Entry) -> Entry:
 
 def hash_pixels(path: Path) -> str:
     """`Entry.pixels` of a file. Raises `DataError` (exit code 3) where it cannot be read."""
-    upright = read_image(path)
+    return with_image(path, _hash)
+
+
+def _hash(upright: Image.Image) -> str:
     pixels = hashlib.sha256(f"{upright.width}x{upright.height};".encode())
-    pixels.update(upright.tobytes())
+    for box in bands(*upright.size):  # all bytes at once would be two more copies of a large picture
+        pixels.update(upright.crop(box).tobytes())
     return pixels.hexdigest()
 
 
