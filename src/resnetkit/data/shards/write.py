@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from resnetkit.data.scan import scan
-from resnetkit.data.shards.index import forget_members, make_index
+from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
 from resnetkit.data.splits import stratified_split
 from resnetkit.data.survey import IMAGE_SUFFIXES, Listing, list_folder
@@ -254,7 +254,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = len(content), 0o444, 0
     tar.addfile(member, BytesIO(content))
-    forget_members(tar)
+    # `tarfile` keeps a list of all that it has written, which would grow with the shard.
+    tar.members.clear()  # pyrefly: ignore [missing-attribute]
 
 
 def _checked(order: Pairs) -> Iterator[tuple[Path, int, bytes | str]]:
