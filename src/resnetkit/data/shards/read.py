@@ -155,7 +155,7 @@ class _Entry(BaseModel):
     """One shard, as its description has it."""
 
     model_config = ConfigDict(strict=True)
-    file: Annotated[str, Field(min_length=1, max_length=1024)]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9._ -]{1,200}$")]
     samples: Annotated[int, Field(ge=0)]
     bytes: Annotated[int, Field(ge=0)]
 
