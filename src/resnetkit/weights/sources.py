@@ -58,7 +58,7 @@ def read_source(source: str | Path, told: Told = Told()) -> Source:
     if path.is_dir():
         return _from_folder(path, name, told)
     if path.is_file():
-        found = fit(read_tensors(path), file=path, model=told.model)
+        found = fit(read_tensors(path).tensors, file=path, model=told.model)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
         return _from_folder(_hub_folder(name.removeprefix(HUB_PREFIX)), name, told)
@@ -80,7 +80,7 @@ def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
     with download_bar(weights.file) as progress:
         path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
-    found = fit(read_tensors(path), file=path, model=weights.model)
+    found = fit(read_tensors(path).tensors, file=path, model=weights.model)
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
     return Source(found.tensors, found.arch, weights.model, name, weights.preprocess, classes, found.notes, metrics)
@@ -111,7 +111,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
     about = config.get("pretrained_cfg") or config
     architecture = str(config.get("architecture") or "").partition(".")[0]
     model = told.model or (architecture if architecture in VARIANTS else None)
-    found = fit(read_tensors(file), file=file, model=model)
+    found = fit(read_tensors(file).tensors, file=file, model=model)
     preprocess = None
     if "mean" in about and "std" in about and "input_size" in about:
         size = int(about["input_size"][-1])
@@ -128,7 +128,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
 
 
 def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
-    found = fit(read_tensors(file), file=file, model=told.model)
+    found = fit(read_tensors(file).tensors, file=file, model=told.model)
     arch = found.arch
     if config.get("downsample_in_bottleneck"):
         arch = replace(arch, stride_on="1x1")
