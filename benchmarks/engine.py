@@ -16,7 +16,7 @@ import torch
 
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose, one_thread
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.transfer.backbone import Engine, TorchEngine, fold
 from resnetkit.transfer.openvino import OpenVINOEngine, import_openvino
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     options = parser.parse_args()
     torch.manual_seed(0)
-    network, compute = create_model(options.model).eval(), choose("cpu", options.precision)
+    network, compute = build(options.model).eval(), choose("cpu", options.precision)
     preprocess = Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, resize=256)
     pixels = torch.randint(0, 256, (options.batch, 3, 224, 224), dtype=torch.uint8)
     with one_thread() as threads:

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from resnetkit.machine.device import choose
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.recipes.schema import OptimRecipe
 from resnetkit.training.optim import create_optimizer
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true")
     options = parser.parse_args()
     compute = choose()
-    net = compute.network(create_model(options.model)).train()
+    net = compute.network(build(options.model)).train()
     net.recompute = options.recompute
     optimizer = create_optimizer(net, OptimRecipe())
     images = compute.tensor(torch.randn(options.batch_size, 3, options.image_size, options.image_size))

@@ -63,7 +63,7 @@ def measure(folder: str, steps: int, batch_size: int, workers: int) -> dict:
     from resnetkit.recipes.schema import AugmentRecipe
 
     torch.set_num_threads(1)
-    compute, preprocess, unreadable = choose("cpu", "fp32"), Preprocess(8, (0.5,) * 3, (0.5,) * 3), {}
+    compute, preprocess = choose("cpu", "fp32"), Preprocess(8, (0.5,) * 3, (0.5,) * 3)
     before, began = resident(), time.perf_counter()
     data = load_data(folder)
     assert data.train is not None
@@ -73,15 +73,14 @@ def measure(folder: str, steps: int, batch_size: int, workers: int) -> dict:
     order = order_of(data.train, batch_size, 0)
     # A run in the middle of its second epoch: a step may be asked for without those before it.
     start = len(data.train) * 3 // 2 // batch_size
-    feed = {"workers": workers, "unreadable": unreadable}
-    batches = training_batches(data.train, order, augment, compute, start=start, stop=start + steps, **feed)
+    batches = training_batches(data.train, order, augment, compute, start=start, stop=start + steps, workers=workers)
     began, children = time.perf_counter(), []
     for number, _ in enumerate(batches):
         if number == steps - 10:
             own = Path("/proc/self/task").glob("*/children")
             children = [resident(child) for file in own for child in file.read_text().split()]
     report["images_per_second"] = round(steps * batch_size / (time.perf_counter() - began))
-    exact = evaluation_batches(data.validation, preprocess, compute, batch_size=batch_size, **feed)
+    exact = evaluation_batches(data.validation, preprocess, compute, batch_size=batch_size, workers=workers)
     for _ in itertools.islice(exact, steps):
         pass
     report |= {"mib_before": before, "mib": resident(), "mib_of_workers": children}

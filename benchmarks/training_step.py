@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from resnetkit.machine.device import Precision, choose, describe_machine
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.recipes.schema import OptimRecipe
 from resnetkit.training.optim import create_optimizer
 
@@ -25,7 +25,7 @@ from resnetkit.training.optim import create_optimizer
 def plain_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: str) -> Callable[[], None]:
     """What the tutorials write: NCHW, fp32, SGD as it comes."""
     torch.manual_seed(0)
-    net = create_model(model).to(device)
+    net = build(model).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     images, labels = images.to(device), labels.to(device)
 
@@ -43,7 +43,7 @@ def our_loop(
     """What `training.py` does in a step."""
     compute = choose(device, precision)
     torch.manual_seed(0)
-    net = compute.network(create_model(model))
+    net = compute.network(build(model))
     optimizer = create_optimizer(net, OptimRecipe(nesterov=False))
     images = compute.tensor(images).contiguous(memory_format=torch.channels_last)
     labels = compute.tensor(labels)

@@ -48,6 +48,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def in_fp32():
+    """Oracles compute in fp32: where nothing is asked for, so does what is tested, on processors with bf16 too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnetkit.machine.device.has_fast_bf16", lambda _: False)
+        yield
+
+
 def png(number: int, colour: str = "red", size: tuple[int, int] = (12, 10)) -> bytes:
     """A small picture as a file's content."""
     stream = io.BytesIO()

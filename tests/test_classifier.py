@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import timm
 import torch
 
 import resnetkit as rk
-from resnetkit.classifier import Classifier
+from resnetkit.classifier import Classifier, Origin
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose
@@ -26,6 +27,27 @@ def test_what_is_saved_gives_the_same_logits(digits_run: Path, tmp_path: Path) -
     )
     assert other.network.arch == one.network.arch
     assert not other.network.training
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "validation"),
+    [
+        ({"data": {"name": "digits", "validation": 0.2}}, "digits", 0.2),
+        ({"data": {"name": "photos"}}, "photos", None),
+        ({"weights": "resnet18.imagenet1k_v1"}, None, None),  # as `load` has it for foreign weights
+        ({"data": "photos"}, None, None),
+        ({"data": {"name": ["photos"], "validation": "much"}}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_a_classifier_says_what_it_was_trained_on_where_its_recipe_does(
+    recipe: dict, data: str | None, validation: float | None, digits_run: Path
+) -> None:
+    assert replace(rk.load(digits_run), recipe=recipe).origin == Origin(data, validation)
+
+
+def test_the_origin_of_a_run_survives_its_file(digits_run: Path) -> None:
+    assert rk.load(digits_run).origin == Origin("digits", 0.1)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resnetkit.networks.resnet import VARIANTS, ResNet
+from resnetkit.networks.arch import VARIANTS
+from resnetkit.networks.resnet import ResNet
 from resnetkit.networks.summary import summarise
 from resnetkit.studies import degradation, depth
 from resnetkit.studies.study import Place

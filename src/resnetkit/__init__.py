@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from resnetkit.doctor.check import check as check
     from resnetkit.evaluation.evaluate import evaluate as evaluate
     from resnetkit.images.preprocess import Preprocess as Preprocess
-    from resnetkit.networks.resnet import Arch as Arch
+    from resnetkit.networks.arch import Arch as Arch
+    from resnetkit.networks.arch import list_models as list_models
     from resnetkit.networks.resnet import ResNet as ResNet
-    from resnetkit.networks.resnet import list_models as list_models
     from resnetkit.networks.summary import summarise as summarise
     from resnetkit.prediction import predict as predict
     from resnetkit.recipes.load import load_recipe as load_recipe
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Arch": "networks.resnet",
+    "Arch": "networks.arch",
     "Classifier": "classifier",
     "Preprocess": "images.preprocess",
     "Recipe": "recipes.schema",
@@ -33,7 +33,7 @@ _HOME = {
     "create_model": "weights.load",
     "evaluate": "evaluation.evaluate",
     "from_pretrained": "weights.load",
-    "list_models": "networks.resnet",
+    "list_models": "networks.arch",
     "load": "weights.load",
     "load_recipe": "recipes.load",
     "predict": "prediction",

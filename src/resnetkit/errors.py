@@ -68,6 +68,11 @@ class DataError(ResnetkitError):
 
     exit_code = 3
 
+    @property
+    def reason(self) -> str:
+        """Why, in the fewest words, for a list that names the file itself."""
+        return self.why or self.what
+
 
 class CheckpointError(ResnetkitError):
     """Weights or a checkpoint that cannot be used."""

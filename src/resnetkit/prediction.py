@@ -66,7 +66,7 @@ def predict_each(
             rows = iter(classifier.probabilities(torch.stack(good)).cpu() if good else ())
             for file, outcome in zip(chunk, decoded, strict=True):
                 if isinstance(outcome, DataError):
-                    yield Prediction(str(file), error=outcome.why or outcome.what)
+                    yield Prediction(str(file), error=outcome.reason)
                     continue
                 best = next(rows).topk(top)
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -9,6 +9,7 @@ from resnetkit.data.batches import evaluation_batches, training_batches
 from resnetkit.data.load import load_data
 from resnetkit.data.order import BalancedOrder, Order
 from resnetkit.data.splits import Files, Images
+from resnetkit.errors import DataError
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose
@@ -43,11 +44,8 @@ def _augment(**settings: object) -> Augment:
 
 
 def _collect(split, start: int = 0, stop: int = 9, workers: int = 0, **settings: object) -> list[torch.Tensor]:
-    unreadable: dict[str, str] = {}
     order = Order(len(split), 4, seed=0)
-    batches = training_batches(
-        split, order, _augment(**settings), CPU, start=start, stop=stop, workers=workers, unreadable=unreadable
-    )
+    batches = training_batches(split, order, _augment(**settings), CPU, start=start, stop=stop, workers=workers)
     return [batch.images for batch in batches]
 
 
@@ -80,21 +78,48 @@ def test_memory_gives_the_same_batches_from_any_start() -> None:
 
 def test_a_file_that_vanishes_is_named_and_left_out(files: Files) -> None:
     files.paths[3].unlink()
-    unreadable: dict[str, str] = {}
     order = Order(len(files), 4, seed=0)
-    batches = training_batches(files, order, _augment(), CPU, start=0, stop=4, workers=0, unreadable=unreadable)
+    batches = list(training_batches(files, order, _augment(), CPU, start=0, stop=4, workers=0))
     lengths = [(len(batch.images), len(batch.labels), len(batch.targets)) for batch in batches]
     assert sum(length for length, _, _ in lengths) == 15
     assert all(a == b == c for a, b, c in lengths)
+    unreadable = {file: why for batch in batches for file, why in batch.lost.items()}
     assert unreadable == {str(files.paths[3]): "no such file"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_ends_where_nothing_of_a_batch_is_left(workers: int, files: Files) -> None:
+    order = Order(len(files), 4, seed=0)
+    for number in order.step(1)[1]:
+        files.paths[number].unlink()
+    batches = training_batches(files, order, _augment(), CPU, start=0, stop=2, workers=workers)
+    assert len(next(batches).images) == 4
+    with pytest.raises(DataError, match="no image of a whole batch can be read") as caught:
+        next(batches)
+    assert caught.value.file == str(files.paths[order.step(1)[1][0]])
+
+
+@pytest.mark.parametrize("ten_crops", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_what_is_lost_in_evaluation_is_named_by_its_batch(batch_size: int, ten_crops: bool, files: Files) -> None:
+    """Also where nothing of the batch is left; the others come in their order."""
+    for number in (2, 3, 9):
+        files.paths[number].unlink()
+    preprocess = Preprocess(16, IMAGENET_MEAN, IMAGENET_STD, resize=20)
+    batches = list(evaluation_batches(files, preprocess, CPU, batch_size=batch_size, ten_crops=ten_crops))
+    assert len(batches) == -(-len(files) // batch_size)
+    for number, batch in enumerate(batches):
+        mine = range(number * batch_size, min((number + 1) * batch_size, len(files)))
+        assert batch.lost == {str(files.paths[i]): "no such file" for i in mine if i in (2, 3, 9)}
+        assert batch.labels.tolist() == [int(files.labels[i]) for i in mine if i not in (2, 3, 9)]
+        assert batch.images.shape == (len(batch.labels) * (10 if ten_crops else 1), 3, 16, 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_evaluation_sees_every_image_once_in_order(files: Files, batch_size: int) -> None:
-    unreadable: dict[str, str] = {}
-    batches = list(evaluation_batches(files, PREPROCESS, CPU, batch_size=batch_size, unreadable=unreadable))
-    assert torch.cat([labels for _, labels in batches]).tolist() == files.labels.tolist()
-    seen = torch.cat([images for images, _ in batches])
+    batches = list(evaluation_batches(files, PREPROCESS, CPU, batch_size=batch_size))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == files.labels.tolist()
+    seen = torch.cat([batch.images for batch in batches])
     expected = PREPROCESS.normalise(torch.stack([PREPROCESS.read(path) for path in files.paths]))
     assert torch.equal(seen, expected)
 

@@ -50,7 +50,7 @@ def test_stratified_split_keeps_and_gives_at_least_one() -> None:
 def test_measure_matches_numpy() -> None:
     train = load_data("digits").train
     values = train.pixels.double().numpy() / 255
-    mean, std = measure(train)
+    mean, std = measure(train.pixels)
     assert mean == (round(values.mean(), 4),)
     assert std == (round(values.std(), 4),)
 

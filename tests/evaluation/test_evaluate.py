@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torchvision import transforms
 
 import resnetkit as rk
-from conftest import TINY, fill
+from conftest import TINY, draw, fill
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
 from resnetkit.errors import DataError, UsageError
@@ -37,15 +38,15 @@ def test_figures_do_not_depend_on_the_batch_size(batch_size: int, digits_run: Pa
     classifier = rk.load(digits_run)
     expected = score(classifier, load_data("digits").test)
     figures = score(classifier, load_data("digits").test, batch_size=batch_size)
-    assert figures["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert (figures["top1"], figures["top5"], figures["count"]) == (expected["top1"], expected["top5"], 359)
+    assert figures.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert (figures.top1, figures.top5, figures.count) == (expected.top1, expected.top5, 359)
 
 
 def test_a_tally_weighs_images_not_batches() -> None:
     tally = Tally(3, torch.device("cpu"))
     tally.update(torch.tensor([[9.0, 0, 0]]), torch.tensor([0]), torch.tensor(4.0))
     tally.update(torch.tensor([[9.0, 0, 0]] * 3), torch.tensor([0, 1, 2]), torch.tensor(8.0))
-    assert tally.compute() == {"count": 4, "loss": 7.0, "top1": 50.0, "top5": 100.0}
+    assert tally.compute().to_dict() == {"count": 4, "loss": 7.0, "top1": 50.0, "top5": 100.0}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,27 @@ def test_unreadable_images_are_not_counted_but_named(colours, tmp_path: Path) ->
     report = rk.evaluate(classifier, tmp_path)
     assert report["count"] == 9
     assert report["unreadable"] == {str(tmp_path / "red" / "broken.png"): "the file is empty"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_files_that_vanish_before_they_are_scored_are_lost_and_the_others_count(
+    batch_size: int, colours, tmp_path: Path
+) -> None:
+    """With a batch of one, nothing is left of some batches. Oracle: the score of a folder without those files."""
+    _, classifier = colours
+    fill(tmp_path, 3, first=700)
+    draw("red", 800, (70, 60)).save(tmp_path / "red" / "odd.png")  # of another size: nothing is kept in memory
+    split = load_data(str(tmp_path), whole=True).test
+    gone = [tmp_path / "blue" / "700.png", tmp_path / "red" / "odd.png"]
+    for path in gone:
+        path.unlink()
+    found = score(classifier, split, batch_size=batch_size)
+    assert found.lost == {str(path): "no such file" for path in gone}
+    expected = score(classifier, split.take(np.arange(1, len(split) - 1)), batch_size=batch_size)
+    assert (found.count, found.top1, expected.lost) == (8, expected.top1, {})
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    nothing = score(classifier, split.take(np.array([0])), batch_size=batch_size)
+    assert (nothing.count, math.isnan(nothing.top1), len(nothing.lost)) == (0, True, 1)
 
 
 def test_predictions_equal_what_evaluation_counts(colours, tmp_path: Path) -> None:

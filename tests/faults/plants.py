@@ -58,7 +58,7 @@ class Points:
         import torch
 
         from resnetkit.networks.resnet import ResNet
-        from resnetkit.training import loop as trainer
+        from resnetkit.training import plan as trainer
         from resnetkit.training import train as training
 
         def counted(original: Callable, label: Callable[..., str]) -> Callable:
@@ -208,7 +208,7 @@ def hang_in_a_worker(after: int) -> None:
 
 def poison(*steps: int) -> None:
     """Images of some steps are not finite."""
-    from resnetkit.training import loop as trainer
+    from resnetkit.training import plan as trainer
 
     original = trainer.training_batches
 

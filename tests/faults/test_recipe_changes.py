@@ -15,9 +15,10 @@ from faults.runs import begin, rows, whole
 from faults.test_damage import sign, stopped
 from resnetkit.errors import UsageError
 from resnetkit.recipes.load import load_recipe
-from resnetkit.recipes.schema import Recipe
-from resnetkit.runs.folder import FREE, REFUSED, WITH_LEAVE, flat, open_run
+from resnetkit.recipes.schema import OnResume, Recipe, keys_on_resume
+from resnetkit.runs.folder import flat, open_run
 
+FREE, WITH_LEAVE, REFUSED = (tuple(key for key, said in keys_on_resume().items() if said is each) for each in OnResume)
 DEFAULTS = flat(Recipe().model_dump())
 LENGTHS = ("epochs", "steps", "examples")
 OTHER: dict[str, Any] = {
@@ -70,6 +71,18 @@ OTHER: dict[str, Any] = {
 
 def test_every_key_of_a_recipe_is_in_one_class() -> None:
     assert sorted((*FREE, *WITH_LEAVE, *REFUSED)) == sorted(DEFAULTS)
+
+
+def test_the_keys_that_may_change_are_these_and_no_others() -> None:
+    """Written out by hand once more: a key becomes free, or needs leave, on purpose only."""
+    free = "device recompute sync_batchnorm data.workers data.max_unreadable checkpoint.every_epochs "
+    free += "checkpoint.every_steps checkpoint.every_minutes checkpoint.keep expect.top1 expect.seconds expect.runs"
+    leave = "epochs steps examples min_steps max_steps precision data.batch_size data.micro_batch augment.flip "
+    leave += "augment.pad_crop augment.random_resized_crop augment.crop_scale augment.trivial_augment "
+    leave += "augment.random_erasing augment.mixup augment.cutmix optim.lr optim.momentum optim.nesterov "
+    leave += "optim.weight_decay optim.schedule optim.milestones optim.gamma optim.warmup optim.warmup_shape "
+    leave += "optim.warmup_factor optim.label_smoothing optim.clip optim.layer_decay"
+    assert (set(FREE), set(WITH_LEAVE)) == (set(free.split()), set(leave.split()))
 
 
 def other(key: str, value: Any) -> Any:

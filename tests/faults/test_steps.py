@@ -19,7 +19,7 @@ from resnetkit.data.batches import Batch
 from resnetkit.errors import MemoryLimitError
 from resnetkit.machine.device import Compute
 from resnetkit.machine.ranks import ALONE
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.recipes.schema import Recipe
 from resnetkit.runs import checkpoint
 from resnetkit.training.optim import Schedule
@@ -30,7 +30,7 @@ TINY = {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem": "cifar",
 
 def stepper(batch_size: int = 24, *, norms: bool = True, **optim: object) -> Stepper:
     torch.manual_seed(0)
-    network = create_model("resnet20", **TINY, in_channels=1, num_classes=10)
+    network = build("resnet20", **TINY, in_channels=1, num_classes=10)
     if not norms:
         for block in network.modules():
             for name, part in block.named_children():
@@ -40,7 +40,7 @@ def stepper(batch_size: int = 24, *, norms: bool = True, **optim: object) -> Ste
     made = Stepper(
         network, recipe, Schedule(recipe.optim, 10, 100, batch_size), Compute(torch.device("cpu"), "fp32"), [], ALONE
     )
-    made.ready()
+    made.train_mode()
     return made
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from resnetkit.errors import UsageError
-from resnetkit.networks.resnet import VARIANTS, create_model, get_arch, list_models
+from resnetkit.networks.arch import VARIANTS, get_arch, list_models
+from resnetkit.networks.resnet import build
 from resnetkit.networks.summary import summarise
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "variants.json").read_text())
@@ -40,7 +41,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
                 tensor.uniform_(0.5, 1.0, generator=generator)
-    ours = create_model(request.param).eval()
+    ours = build(request.param).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs
@@ -55,7 +56,7 @@ def test_keys_order_and_logits_equal_torchvision_to_the_bit(pair) -> None:
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_parameter_count_matches_the_paper(name: str, count: int) -> None:
-    assert sum(p.numel() for p in create_model(name).parameters()) == count
+    assert sum(p.numel() for p in build(name).parameters()) == count
 
 
 @pytest.mark.parametrize(
@@ -72,13 +73,13 @@ def test_parameter_count_matches_the_paper(name: str, count: int) -> None:
     ],
 )
 def test_parameters_match_table_6_to_its_digits(name: str, millions: float) -> None:
-    count = sum(p.numel() for p in create_model(name).parameters()) / 1e6
+    count = sum(p.numel() for p in build(name).parameters()) / 1e6
     assert round(count, 1 if millions > 1 else 2) == millions
 
 
 def test_preact_1001_is_within_two_percent_of_the_second_paper() -> None:
     # Its Table 5 says 10.2 M. Ours has 10.33 M: a bare projection of the activated input at each of three stages.
-    count = sum(p.numel() for p in create_model("preact_resnet1001").parameters())
+    count = sum(p.numel() for p in build("preact_resnet1001").parameters())
     assert count == pytest.approx(10.2e6, rel=0.02)
 
 
@@ -285,7 +286,7 @@ class D2LNet(nn.Sequential):
 )
 def test_logits_match_an_independent_implementation(name, independent, image) -> None:
     torch.manual_seed(0)
-    theirs, ours = independent(), create_model(name)
+    theirs, ours = independent(), build(name)
     with torch.no_grad():
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert mine.shape == other.shape
@@ -300,7 +301,7 @@ def test_logits_match_an_independent_implementation(name, independent, image) ->
 
 def test_plain_block_adds_nothing() -> None:
     torch.manual_seed(0)
-    residual, plain = create_model("resnet20"), create_model("resnet20", residual=False)
+    residual, plain = build("resnet20"), build("resnet20", residual=False)
     plain.load_state_dict(residual.state_dict())
     x = torch.randn(2, 16, 8, 8)
     mine, other = residual.layer1[0], plain.layer1[0]
@@ -310,12 +311,12 @@ def test_plain_block_adds_nothing() -> None:
 
 @pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 3), ("C", 16)])
 def test_shortcut_options_of_table_3(shortcut: str, projections: int) -> None:
-    net = create_model("resnet34", shortcut=shortcut)
+    net = build("resnet34", shortcut=shortcut)
     assert sum(key.endswith("downsample.0.weight") for key in net.state_dict()) == projections
 
 
 def test_stages_end_in_what_the_head_sees() -> None:
-    net = create_model("resnet18", stem="cifar", in_channels=1, num_classes=7).eval()
+    net = build("resnet18", stem="cifar", in_channels=1, num_classes=7).eval()
     x = torch.randn(1, 1, 28, 28)
     stages = net.stages(x)
     assert {name: tuple(out.shape[1:]) for name, out in stages.items()} == {
@@ -330,7 +331,7 @@ def test_stages_end_in_what_the_head_sees() -> None:
 
 
 def test_reset_head_changes_the_classes_and_nothing_else() -> None:
-    net = create_model("resnet20").eval()
+    net = build("resnet20").eval()
     before = {key: value.clone() for key, value in net.state_dict().items() if not key.startswith("fc")}
     net.reset_head(3)
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 3)
@@ -340,15 +341,15 @@ def test_reset_head_changes_the_classes_and_nothing_else() -> None:
 
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown model 'resnet19'.*resnet1"):
-        create_model("resnet19")
+        build("resnet19")
     with pytest.raises(UsageError, match=r"unknown field of a network 'shortcuts'. Try: shortcut"):
-        create_model("resnet18", shortcuts="A")
+        build("resnet18", shortcuts="A")
     with pytest.raises(UsageError, match="stem = 'imagnet' cannot be"):
-        create_model("resnet18", stem="imagnet")
+        build("resnet18", stem="imagnet")
     with pytest.raises(UsageError, match="differ in length"):
-        create_model("resnet18", depths=(1, 1))
+        build("resnet18", depths=(1, 1))
     with pytest.raises(UsageError, match="shortcut A cannot be built"):
-        create_model("resnet20", widths=(16, 8, 64))
+        build("resnet20", widths=(16, 8, 64))
 
 
 def test_list_models_matches_a_pattern() -> None:
@@ -359,7 +360,7 @@ def test_list_models_matches_a_pattern() -> None:
 @pytest.mark.parametrize("size", [1, 5, 33])
 def test_any_size_works_also_alone_in_a_batch(name: str, size: int) -> None:
     with torch.inference_mode():
-        assert create_model(name).eval()(torch.randn(1, 3, size, size + 2)).isfinite().all()
+        assert build(name).eval()(torch.randn(1, 3, size, size + 2)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -371,7 +372,7 @@ def test_any_size_works_also_alone_in_a_batch(name: str, size: int) -> None:
 )
 def test_logits_match_timm_for_what_torchvision_lacks(changes: dict, theirs: dict) -> None:
     torch.manual_seed(0)
-    ours = create_model("resnet50", **changes).eval()
+    ours = build("resnet50", **changes).eval()
     if theirs.pop("block", None):
         reference = timm.create_model("resnet50", pretrained=False).eval()
         for module in reference.modules():  # timm has no v1; its v1.5 with the stride moved is one
@@ -400,7 +401,7 @@ TINY_ARCHS = [
 def test_gradients_match_finite_differences(changes: dict) -> None:
     torch.manual_seed(0)
     small = {"depths": (1, 2), "widths": (4, 8), "strides": (1, 2), "stem_width": 4, "num_classes": 3}
-    net = create_model("resnet20", **small, **changes).double().train()
+    net = build("resnet20", **small, **changes).double().train()
     # ReLU has kinks, at which a difference quotient says nothing; a smooth stand-in leaves all else as it is.
     for module in net.modules():
         for name, child in module.named_children():
@@ -411,20 +412,20 @@ def test_gradients_match_finite_differences(changes: dict) -> None:
 
 
 def test_zero_init_starts_every_block_as_the_identity() -> None:
-    ours = create_model("resnet50", zero_init_residual=True)
+    ours = build("resnet50", zero_init_residual=True)
     theirs = torchvision.models.resnet50(weights=None, zero_init_residual=True)
     zeros = [name for name, p in ours.named_parameters() if (p == 0).all() and name.endswith("weight")]
     assert zeros == [name for name, p in theirs.named_parameters() if (p == 0).all() and name.endswith("weight")]
-    block = create_model("resnet20", zero_init_residual=True).layer1[1]
+    block = build("resnet20", zero_init_residual=True).layer1[1]
     x = torch.randn(2, 16, 8, 8).relu()
     torch.testing.assert_close(block(x), x)
     with pytest.raises(UsageError, match="zero_init_residual cannot be with preactivation"):
-        create_model("preact_resnet110", zero_init_residual=True)
+        build("preact_resnet110", zero_init_residual=True)
 
 
 def test_stochastic_depth_drops_the_share_that_the_linear_rule_says() -> None:
     torch.manual_seed(0)
-    net = create_model("resnet20", drop_path=0.6)
+    net = build("resnet20", drop_path=0.6)
     rates = [block.drop_path.p for name in net.stage_names for block in net.get_submodule(name)]
     assert rates == pytest.approx([0.6 * number / 9 for number in range(1, 10)])
     block = net.layer3[2].train()
@@ -435,15 +436,15 @@ def test_stochastic_depth_drops_the_share_that_the_linear_rule_says() -> None:
 
 
 def test_what_is_not_used_is_not_there() -> None:
-    net = create_model("resnet20")
+    net = build("resnet20")
     assert not any("StochasticDepth" in type(module).__name__ for module in net.modules())
-    assert "downsample" not in dict(create_model("plain20").layer2[0].named_children())
+    assert "downsample" not in dict(build("plain20").layer2[0].named_children())
 
 
 @pytest.mark.parametrize("name", ["resnet20", "preact_resnet110"])
 def test_recomputing_changes_neither_gradients_nor_statistics_by_a_bit(name: str) -> None:
     torch.manual_seed(0)
-    plain, saving = create_model(name, drop_path=0.2), create_model(name, drop_path=0.2)
+    plain, saving = build(name, drop_path=0.2), build(name, drop_path=0.2)
     saving.load_state_dict(plain.state_dict())
     saving.recompute = True
     x = torch.randn(4, 3, 16, 16)
@@ -457,5 +458,5 @@ def test_recomputing_changes_neither_gradients_nor_statistics_by_a_bit(name: str
 
 
 def test_networks_can_be_exported() -> None:
-    program = torch.export.export(create_model("preact_resnet110").eval(), (torch.randn(1, 3, 32, 32),))
+    program = torch.export.export(build("preact_resnet110").eval(), (torch.randn(1, 3, 32, 32),))
     assert program.module()(torch.randn(1, 3, 32, 32)).shape == (1, 10)

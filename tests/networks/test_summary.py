@@ -4,7 +4,8 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetkit.errors import UsageError
-from resnetkit.networks.resnet import create_model, get_arch
+from resnetkit.networks.arch import get_arch
+from resnetkit.networks.resnet import build
 from resnetkit.networks.summary import summarise
 
 
@@ -18,7 +19,7 @@ def test_multiply_adds_match_torchvisions_published_figures(name: str) -> None:
 def test_multiply_adds_match_pytorchs_flop_counter(name: str, size: int) -> None:
     arch = get_arch(name)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        create_model(name).eval()(torch.zeros(1, arch.in_channels, size, size))
+        build(name).eval()(torch.zeros(1, arch.in_channels, size, size))
     assert 2 * summarise(arch, size).multiply_adds == counter.get_total_flops()
 
 
@@ -31,7 +32,7 @@ def test_shapes_of_the_tutorials_resnet18_computed_by_hand() -> None:
 
 def test_stages_add_up_and_sizes_may_differ() -> None:
     summary = summarise(get_arch("resnet18"), (128, 64))
-    assert summary.parameters == sum(p.numel() for p in create_model("resnet18").parameters())
+    assert summary.parameters == sum(p.numel() for p in build("resnet18").parameters())
     assert summary.stages[1].output == (64, 32, 16)
     with pytest.raises(UsageError, match="0 x 0 px cannot be"):
         summarise(get_arch("resnet18"), 0)

@@ -1,14 +1,20 @@
+import ast
 import dataclasses
+import inspect
+import itertools
 import tomllib
 from importlib import resources
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from resnetkit.errors import UsageError
-from resnetkit.networks.resnet import Arch, get_arch
+from resnetkit.networks import arch
+from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.recipes.load import list_recipes, load_recipe
 from resnetkit.recipes.schema import ModelRecipe, Recipe, duration_steps
+from resnetkit.runs.folder import flat
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -31,6 +37,39 @@ def test_every_recipe_opens_with_its_command(name: str) -> None:
 def test_model_keys_are_the_fields_of_an_arch() -> None:
     of_arch = {field.name for field in dataclasses.fields(Arch)} - {"in_channels", "num_classes"}
     assert set(ModelRecipe.model_fields) == of_arch | {"name", "weights"}
+
+
+def test_every_key_has_its_sentence_and_the_networks_are_those_in_the_source_of_arch() -> None:
+    def sentences(section: type[BaseModel]) -> dict[str, str | None]:
+        found = {}
+        for name, field in section.model_fields.items():
+            inner = (
+                sentences(field.annotation) if hasattr(field.annotation, "model_fields") else {"": field.description}
+            )
+            found |= {f"{name}.{key}".rstrip("."): text for key, text in inner.items()}
+        return found
+
+    found = sentences(Recipe)
+    assert len(found) == len(flat(Recipe().model_dump()))
+    assert [key for key, text in found.items() if not text] == []
+    body = next(node.body for node in ast.parse(inspect.getsource(arch)).body if getattr(node, "name", "") == "Arch")
+    written = {
+        field.target.id: text.value.value
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and field.target.id not in ("in_channels", "num_classes")
+    }
+    own = {key: text for key, text in found.items() if key.startswith("model.")}
+    assert own == {f"model.{name}": text for name, text in written.items()} | {
+        key: own[key] for key in ("model.name", "model.weights")
+    }
+
+
+def test_a_key_of_the_network_has_the_bounds_of_its_field() -> None:
+    for key, value in {"groups": 0, "stem_width": 0, "drop_path": 1.0, "depths": (0, 1), "shortcut": "D"}.items():
+        with pytest.raises(UsageError, match=f"model.{key}.* cannot be: input should be"):
+            load_recipe("digits", {"model": {key: value}})
+        with pytest.raises(UsageError, match=f"{key} = .* cannot be: Input should be"):
+            get_arch("resnext50_32x4d", **{key: value})
 
 
 def test_changes_override_the_file_and_a_new_length_replaces_the_old() -> None:

@@ -1,54 +1,25 @@
 """The study `degradation`: rows trained for real on the digits, verdicts on results of either outcome."""
 
-import csv
 import json
 import math
-import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from resnetkit.errors import DivergedError, StoppedError
+from resnetkit.errors import DivergedError
 from resnetkit.studies import degradation
-from resnetkit.studies.degradation import STUDY, Grid
+from resnetkit.studies.degradation import STUDY
 from resnetkit.studies.laboratory import run_study
-from resnetkit.studies.study import Place
+from resnetkit.studies.study import Place, Study
+from studies.made_up import DEGRADED
+from studies.made_up import degradation as made_up
+from studies.tiny import tiny_study
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Grid:
-    grid = Grid(depths=(8, 14), rates=(0.1,), seeds=1, epochs=1)
-    monkeypatch.setattr(degradation, "QUICK", grid)
-    return grid
-
-
-def made_up(ends: dict[tuple[str, int], tuple[float, ...]], *, rate: float = 0.1) -> list[dict]:
-    """Results of runs of two epochs that end at these training errors, one for each seed."""
-    return [
-        {
-            "data": "digits",
-            "network": network,
-            "depth": depth,
-            "lr": rate,
-            "seed": seed,
-            "epoch": epoch,
-            "train_error": error + 30 * (2 - epoch),
-            "held_out_error": error + 1,
-            "test_error": error + 2,
-        }
-        for (network, depth), errors in ends.items()
-        for seed, error in enumerate(errors)
-        for epoch in (1, 2)
-    ]
-
-
-DEGRADED = {
-    ("plain", 8): (2.0, 2.5, 3.0),
-    ("plain", 44): (60.0, 61.0, 65.0),
-    ("residual", 8): (2.0, 2.5, 3.0),
-    ("residual", 44): (1.0, 2.4, 3.1),
-}
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Study:
+    return tiny_study(monkeypatch, "degradation")
 
 
 def test_plain_and_residual_nets_meet_the_same_settings() -> None:
@@ -63,7 +34,7 @@ def test_plain_and_residual_nets_meet_the_same_settings() -> None:
 
 
 def test_the_two_runs_of_a_pair_differ_in_one_field_and_errors_are_those_of_the_journal(
-    tiny: Grid, tmp_path: Path
+    tiny: Study, tmp_path: Path
 ) -> None:
     outcome = run_study("degradation", quick=True, out=tmp_path / "study")
     work = tmp_path / "study" / "work"
@@ -79,30 +50,6 @@ def test_the_two_runs_of_a_pair_differ_in_one_field_and_errors_are_those_of_the_
         assert line["held_out_error"] == 100 - epoch["validation_top1"]
         assert line["test_error"] == 100 - end["top1"]
     assert "a single run" in outcome.answer
-    assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
-
-
-def test_a_study_that_was_stopped_measures_what_is_missing(
-    tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, asked = degradation.fit, []
-
-    def stopped_at_third(place: Place, name: str, **changes):
-        asked.append(name)
-        if len(asked) == 3:
-            raise StoppedError("stopped")
-        return real(place, name, **changes)
-
-    monkeypatch.setattr(degradation, "fit", stopped_at_third)
-    with pytest.raises(StoppedError):
-        run_study("degradation", quick=True, out=tmp_path / "study")
-    book = tmp_path / "study" / "results.csv"
-    before = book.read_text()
-    assert len(list(csv.reader(before.splitlines()))) == 3  # head and two rows
-    outcome = run_study("degradation", quick=True, out=tmp_path / "study")
-    assert book.read_text().startswith(before)
-    assert asked[3:] == [asked[2], "residual14-lr0.1-seed0"]
-    assert len(outcome.results) == 4
 
 
 def test_degradation_is_said_where_it_is_and_nowhere_else() -> None:
@@ -133,7 +80,7 @@ def test_each_net_is_judged_at_its_own_best_learning_rate() -> None:
 
 
 def test_a_run_that_diverges_is_a_result_and_is_named(
-    tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = degradation.fit
 
@@ -163,12 +110,3 @@ def test_only_the_deepest_nets_warm_up_plain_and_residual_alike(
         with pytest.raises(AskedError) as asked:
             STUDY.measure(row, Place(False, tmp_path))
         assert asked.value.args == ("400 steps" if row["depth"] == 110 else None,)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_quick_look_sees_plain_nets_degrade_on_real_digits(tmp_path: Path) -> None:
-    began = time.monotonic()
-    outcome = run_study("degradation", quick=True, out=tmp_path / "study")
-    assert time.monotonic() - began < 1200  # some 150 s on two quiet cores
-    assert "shortcuts take it away" in outcome.answer

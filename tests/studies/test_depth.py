@@ -1,7 +1,6 @@
 """The study `depth`: parameters against the paper's Table 6, rows trained for real, verdicts on made-up results."""
 
 import math
-import time
 from pathlib import Path
 
 import pytest
@@ -9,28 +8,11 @@ import pytest
 import resnetkit as rk
 from resnetkit.recipes.load import load_recipe
 from resnetkit.studies import depth, fit
-from resnetkit.studies.depth import PAPER, STUDY, Grid
+from resnetkit.studies.depth import PAPER, STUDY, by_depth
 from resnetkit.studies.laboratory import run_study
 from resnetkit.studies.study import Place
-
-
-def made_up(ends: dict[int, tuple[float, ...]], *, data: str = "cifar10", train: dict | None = None) -> list[dict]:
-    """Results with these test errors, one for each seed."""
-    return [
-        {
-            "data": data,
-            "depth": layers,
-            "seed": seed,
-            "parameters": 1000 * layers,
-            "train_error": (train or {}).get(layers, 1.0) + seed / 10,
-            "held_out_error": error,
-            "test_error": error,
-            "seconds": 1.0,
-            "paper_error": PAPER[layers] if data == "cifar10" else "",
-        }
-        for layers, errors in ends.items()
-        for seed, error in enumerate(errors)
-    ]
+from studies.made_up import depth as made_up
+from studies.tiny import shrink
 
 
 def test_the_full_grid_is_table_6_with_five_seeds_for_110_layers() -> None:
@@ -57,7 +39,7 @@ def test_runs_whose_loss_was_lost_are_left_out_by_name() -> None:
     ("layers", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7), (1202, 19.4)]
 )
 def test_networks_of_the_full_grid_have_the_papers_parameters(layers: int, millions: float) -> None:
-    arch = rk.networks.arch.get_arch(fit.FULL["model"]["name"], **fit.stacked(layers))
+    arch = rk.networks.arch.get_arch(fit.PAPER.changes["model"]["name"], **fit.stacked(layers))
     count = sum(parameter.numel() for parameter in rk.ResNet(arch, initialise=False).parameters())
     assert round(count / 1e6, 1 if millions > 1 else 2) == millions
 
@@ -76,7 +58,7 @@ def test_the_extremely_deep_net_is_trained_in_bounded_memory_and_warmed_up(
     monkeypatch.setattr(depth, "fit", watched)
     place = Place(False, tmp_path)
     for layers in (20, 110, 1202):
-        (line,) = depth._measure({"data": "cifar10", "depth": layers, "seed": 0}, place)
+        (line,) = STUDY.measure({"data": "cifar10", "depth": layers, "seed": 0}, place)
         assert line["paper_error"] == PAPER[layers]
     recipes = {layers: load_recipe(tmp_path / f"resnet{layers}-seed0" / "recipe.toml") for layers in (20, 110, 1202)}
     assert [recipe.recompute for recipe in recipes.values()] == [False, False, True]
@@ -85,7 +67,7 @@ def test_the_extremely_deep_net_is_trained_in_bounded_memory_and_warmed_up(
 
 
 def test_a_quick_row_says_what_the_saved_model_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(depth, "QUICK", Grid(seeds={8: 2, 20: 1}, epochs=1))
+    shrink(monkeypatch, "depth", sweeps=by_depth({8: 2, 20: 1}), recipe={"epochs": 1})
     outcome = run_study("depth", quick=True, out=tmp_path / "study")
     assert [(line["depth"], line["seed"]) for line in outcome.results] == [(8, 0), (8, 1), (20, 0)]
     for line in outcome.results:
@@ -94,7 +76,6 @@ def test_a_quick_row_says_what_the_saved_model_scores(tmp_path: Path, monkeypatc
         assert line["paper_error"] == ""  # the paper has 20 layers too, but not on digits
         assert line["parameters"] == sum(p.numel() for p in saved.network.parameters())
     assert "not to be compared" in outcome.answer
-    assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
 
 
 PAPER_LIKE = {20: (8.7, 8.8, 8.9), 110: (6.4, 6.6, 6.8), 1202: (7.8, 7.9, 8.0)}
@@ -125,13 +106,3 @@ def test_the_papers_figures_do_not_stand_beside_those_of_other_images() -> None:
     said = STUDY.answer(made_up({8: (3.0,), 20: (2.0,)}, data="digits"))
     assert "not to be compared with these figures" in said
     assert "here" not in said.partition("The paper's Table 6")[2].partition("\n")[0]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_quick_look_compares_four_depths_on_real_digits(tmp_path: Path) -> None:
-    began = time.monotonic()
-    outcome = run_study("depth", quick=True, out=tmp_path / "study")
-    assert time.monotonic() - began < 1200
-    assert {line["depth"] for line in outcome.results} == {8, 20, 44, 110}
-    assert max(line["test_error"] for line in outcome.results if line["depth"] == 20) < 15  # chance is 90

@@ -8,8 +8,8 @@ import resnetkit as rk
 from conftest import TINY, fill
 from resnetkit.errors import DataError
 from resnetkit.recipes.load import load_recipe
-from resnetkit.studies.fit import FULL, fit, stacked
-from resnetkit.studies.spread import Spread, luck
+from resnetkit.studies.fit import PAPER, fit, stacked
+from resnetkit.studies.spread import Spread, chance
 from resnetkit.studies.study import Place
 
 
@@ -43,7 +43,7 @@ def test_in_full_the_images_come_from_a_folder_that_is_given_under_the_papers_re
     ours, paper = load_recipe(tmp_path / "work" / "one" / "recipe.toml"), load_recipe("cifar10-paper")
     assert ours.optim == paper.optim
     assert ours.augment == paper.augment
-    assert ours.precision == "fp32" == FULL["precision"]
+    assert ours.precision == "fp32" == PAPER.changes["precision"]
 
 
 def test_in_full_nothing_is_trained_on_without_images(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_groups_are_apart_where_no_value_of_one_reaches_the_other() -> None:
     assert str(low) == "2.0 % (3 seeds: 1.0 to 3.0)"
     assert str(Spread((2.0,))) == "2.0 % (a single run)"
     # Of the 20 ways to choose 3 of 6 runs, one is this one.
-    assert "1 time in 20" in luck(high, low)
-    assert "chance" in luck(high, Spread((1.0,)))
+    assert "1 time in 20" in chance(high, low)
+    assert "chance" in chance(high, Spread((1.0,)))

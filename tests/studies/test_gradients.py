@@ -1,6 +1,4 @@
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,11 @@ from resnetkit.data.load import load_data
 from resnetkit.recipes.load import load_recipe
 from resnetkit.studies import gradients
 from resnetkit.studies.derivative import check_identity, layer_gradients
-from resnetkit.studies.gradients import PART, PARTS, answer, verdict, watched
-from resnetkit.studies.laboratory import run_study
-from resnetkit.studies.networks import SHAPES, build_network, study_data, without_norm
-from resnetkit.studies.study import Place, Row
+from resnetkit.studies.fit import SHAPES, build_network, images_of, train_with_stops, without_norm
+from resnetkit.studies.gradients import answer
+from resnetkit.studies.health import verdict
+from resnetkit.studies.study import Place
+from studies.made_up import gradients as made_up
 
 IMAGES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 LABELS = torch.arange(12) % 10
@@ -142,10 +141,11 @@ def test_the_study_trains_as_the_product_does(tmp_path: Path) -> None:
 
     stored = read_tensors(tmp_path / "run" / "model" / "model.safetensors").tensors
     recipe = load_recipe("cifar10-paper", changes)
-    data = study_data(Place(True, tmp_path), recipe.data)
+    data = images_of(Place(True, tmp_path))
     network = build_network("residual", 8, data, seed=3)
-    stops = [(step, applied, len(images)) for step, applied, images, _ in watched(network, data, recipe, (0, 2, 4))]
-    assert stops == [(0, 0, PARTS * PART), (2, 2, PARTS * PART), (4, 4, PARTS * PART)]
+    found = train_with_stops(network, data, recipe, (0, 2, 4), 64)
+    stops = [(step, applied, len(images)) for step, applied, images, _ in found]
+    assert stops == [(0, 0, 64), (2, 2, 64), (4, 4, 64)]
     for name, value in network.state_dict().items():
         assert torch.equal(value, stored[name]), name
 
@@ -154,10 +154,10 @@ def test_the_study_trains_as_the_product_does(tmp_path: Path) -> None:
 def test_a_net_of_no_batchnorm_trains_too(shape: str, tmp_path: Path) -> None:
     """It has no buffers to put back; every convolution moves in a step, or the step is counted as not applied."""
     recipe = load_recipe("cifar10-paper", {"steps": 2, "data": {"batch_size": 32}, "augment": {"flip": False}})
-    data = study_data(Place(True, tmp_path), recipe.data)
+    data = images_of(Place(True, tmp_path))
     network = build_network(shape, 8, data, seed=0, batchnorm=False)
     before = [parameter.clone() for parameter in network.parameters()]
-    applied = [applied for _, applied, _, _ in watched(network, data, recipe, (0, 2))]
+    applied = [applied for _, applied, _, _ in train_with_stops(network, data, recipe, (0, 2), 64)]
     assert applied == [0, 2]
     assert not any(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
 
@@ -165,7 +165,7 @@ def test_a_net_of_no_batchnorm_trains_too(shape: str, tmp_path: Path) -> None:
 def test_the_full_study_measures_a_folder_of_pictures(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gradients, "moments", lambda row, place: (0, 1))
+    monkeypatch.setattr(gradients, "stops", lambda row, place: (0, 1))
     monkeypatch.setattr(gradients, "PART", 4)
     row = {"shape": "residual", "batchnorm": True, "init": "he", "depth": 8, "seed": 0}
     lines = gradients.measure(row, Place(False, tmp_path, photos))
@@ -173,79 +173,24 @@ def test_the_full_study_measures_a_folder_of_pictures(
     assert all(line["relative"] > 0 for line in lines)
 
 
-def tiny(count: int) -> Sequence[Row]:
-    rows = [
-        {"shape": shape, "batchnorm": True, "init": "he", "depth": depth, "seed": 0}
-        for depth in (8, 14)
-        for shape in SHAPES
-    ]
-    return rows[:count]
-
-
-def test_a_stopped_study_goes_on_with_the_missing_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = []
-
-    def measure(row: Row, place: Place) -> Sequence[Row]:
-        measured.append((row["shape"], row["depth"]))
-        if len(measured) == 5:
-            raise KeyboardInterrupt
-        return gradients.measure(row, place)
-
-    study = replace(gradients.STUDY, rows=lambda place: tiny(6), measure=measure)
-    monkeypatch.setattr(gradients, "STUDY", study)
-    with pytest.raises(KeyboardInterrupt):
-        run_study("gradients", quick=True, out=tmp_path / "study")
-    outcome = run_study("gradients", quick=True, out=tmp_path / "study")
-    assert measured == [
-        *((row["shape"], row["depth"]) for row in tiny(5)),
-        *((r["shape"], r["depth"]) for r in tiny(6)[4:]),
-    ]
-    assert len(outcome.results) == 3 * (7 + 13)
-    assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
-    assert "a single run" in outcome.answer
-
-
-def told(states: dict[tuple[str, bool], tuple[float, float]], step: int = 0) -> list[Row]:
-    """Results in which the weakest and strongest layers are as given, for two seeds and both initialisations."""
-    same = {
-        "depth": 20,
-        "step": step,
-        "applied": step,
-        "loss": 2.3,
-        "signal": 1.0,
-        "snr": 0.5,
-        "mismatch": 1e-9,
-        "open": 0.5,
-    }
-    return [
-        {"shape": shape, "batchnorm": norm, "init": init, "seed": seed, "layer": layer, "gradient": value}
-        | {"relative": value}
-        | same
-        for (shape, norm), values in states.items()
-        for init in ("he", "torch")
-        for seed in (0, 1)
-        for layer, value in enumerate(values, 1)
-    ]
-
-
 def test_the_answer_follows_from_the_results() -> None:
     healthy, gone, blown = (0.01, 0.1), (1e-9, 0.1), (0.01, 1e4)
     both = {(shape, norm): healthy for shape in SHAPES for norm in (True, False)}
-    confirmed = answer(told(both | {("plain", False): gone}))
+    confirmed = answer(made_up(both | {("plain", False): gone}))
     assert "Without BatchNorm the plain net's gradient vanished in 2 of 2 conditions" in confirmed
     assert "left a healthy one in 2 of these" in confirmed
     assert "vanished in none at initialisation: in this the paper (section 4.1) is confirmed" in confirmed
     assert "does not mention" not in confirmed
-    against = answer(told(both | {("plain", True): gone, ("residual", False): blown}))
+    against = answer(made_up(both | {("plain", True): gone, ("residual", False): blown}))
     assert "section 4.1 is not confirmed here" in against
     assert "vanished in 0 of 2 conditions" in against
-    exploding = told(both | {("plain", True): blown})
+    exploding = made_up(both | {("plain", True): blown})
     assert "it explodes towards the input with 20 layers" in answer(exploding)
     assert "After 10 steps" not in answer(exploding)
     assert "has vanished somewhere: the weights of its second" in answer(
-        exploding + told(both | {("plain", True): gone}, 10)
+        exploding + made_up(both | {("plain", True): gone}, 10)
     )
-    assert "20 layers is healthy (the weights" in answer(exploding + told(both, 10))
+    assert "20 layers is healthy (the weights" in answer(exploding + made_up(both, 10))
 
 
 @pytest.mark.parametrize(
@@ -262,16 +207,3 @@ def test_the_answer_follows_from_the_results() -> None:
 )
 def test_the_verdict_can_say_either(plain: str, residual: str, said: str) -> None:
     assert said in verdict(plain, residual)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_quick_study_answers(tmp_path: Path) -> None:
-    """Two facts known from theory: without BatchNorm and with PyTorch's initialisation the gradient of a deep plain net
-    vanishes and that of a residual net does not (each plain layer passes on a sixth of the variance).
-    """
-    outcome = run_study("gradients", quick=True, out=tmp_path / "study")
-    found = gradients.health(outcome.results)
-    assert found["plain", False, "torch", 110].state == "vanishes"
-    assert found["residual", False, "torch", 110].state == "healthy"
-    assert (tmp_path / "study" / "index.html").read_text().count("<h2>") == 2

@@ -1,6 +1,5 @@
 """The study `lesion`: surgery against the arithmetic of one block, rows on a really trained net, made-up verdicts."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,11 @@ import torch
 from torch.nn import functional as F
 
 import resnetkit as rk
-from resnetkit.studies import lesion
 from resnetkit.studies.laboratory import run_study
-from resnetkit.studies.lesion import STUDY, Grid, blocks_of, deleted, shuffled
-from resnetkit.studies.study import Place
+from resnetkit.studies.lesion import STUDY, blocks_of, deleted, shuffled
+from resnetkit.studies.study import Place, combinations
+from studies.made_up import lesion as made_up
+from studies.tiny import shrink
 
 SMALL = {"depths": (2, 2), "widths": (4, 8), "strides": (1, 2), "stem_width": 4}
 
@@ -86,8 +86,8 @@ def test_blocks_change_places_with_blocks_of_their_shape_only() -> None:
 def test_a_row_holds_every_lesion_and_starts_from_the_score_of_the_saved_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = Grid((("residual", 14), ("plain", 14)), seeds=1, counts=(2, 3), draws=2, epochs=1)
-    monkeypatch.setattr(lesion, "QUICK", grid)
+    nets = combinations(network=("residual", "plain"), depth=(14,))
+    study = shrink(monkeypatch, "lesion", *nets, counts=(2, 3), draws=2, recipe={"epochs": 1})
     outcome = run_study("lesion", quick=True, out=tmp_path / "study")
     for network in ("residual", "plain"):
         lines = [line for line in outcome.results if line["network"] == network]
@@ -99,24 +99,9 @@ def test_a_row_holds_every_lesion_and_starts_from_the_score_of_the_saved_model(
         (line,) = (line for line in lines if line["block"] == "layer2.1")
         assert line["error"] == 100 - rk.evaluate(saved, "digits")["top1"]
     row = {name: outcome.results[0][name] for name in STUDY.settings}
-    again = lesion._measure(row, Place(True, tmp_path / "study" / "work"))
+    again = study.measure(row, Place(True, tmp_path / "study" / "work"))
     assert [line["error"] for line in again] == [line["error"] for line in outcome.results[: len(again)]]
     assert "so this may be chance" in outcome.answer or "seeds overlap" in outcome.answer
-
-
-def made_up(residual: tuple[float, ...], plain: tuple[float, ...]) -> list[dict]:
-    """Results in which the loss of any block brings these errors, one for each seed."""
-    settings = {"data": "digits", "depth": 20}
-    lesions = [("none", 0, ""), ("one deleted", 1, "layer1.0"), ("one deleted", 1, "layer1.1")]
-    lesions += [("deleted", 2, ""), ("shuffled", 2, "")]
-    return [
-        settings
-        | {"network": network, "seed": seed, "lesion": kind, "count": count, "block": block, "draw": 0}
-        | {"error": 1.0 if kind == "none" else error + (block == "layer1.1")}
-        for network, errors in (("residual", residual), ("plain", plain))
-        for seed, error in enumerate(errors)
-        for kind, count, block in lesions
-    ]
 
 
 def test_who_bears_the_loss_of_a_block_better_is_said_only_where_seeds_are_apart() -> None:
@@ -126,12 +111,3 @@ def test_who_bears_the_loss_of_a_block_better_is_said_only_where_seeds_are_apart
     assert "the plain net bears" in STUDY.answer(made_up((80.0, 85.0, 90.0), (4.0, 5.0, 6.0)))
     assert "it cannot be told" in STUDY.answer(made_up((4.0, 5.0, 90.0), (80.0, 85.0, 90.0)))
     assert "may be chance" in STUDY.answer(made_up((4.0,), (80.0,)))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_quick_look_finds_residual_nets_more_robust_on_real_digits(tmp_path: Path) -> None:
-    began = time.monotonic()
-    outcome = run_study("lesion", quick=True, out=tmp_path / "study")
-    assert time.monotonic() - began < 1200
-    assert "the residual net bears the loss of a block better" in outcome.answer

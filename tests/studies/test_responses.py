@@ -1,5 +1,3 @@
-import statistics
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,10 @@ from torch import nn
 import resnetkit as rk
 from resnetkit.data.load import load_data
 from resnetkit.studies import responses
-from resnetkit.studies.laboratory import run_study
-from resnetkit.studies.networks import SHAPES, build_network, train_network
+from resnetkit.studies.fit import PAPER, SHAPES, build_network, fit, stacked
 from resnetkit.studies.responses import answer, means
-from resnetkit.studies.study import Place, Row
+from resnetkit.studies.study import Place
+from studies.made_up import responses as made_up
 
 
 def test_deviations_match_a_net_of_two_layers_computed_by_hand() -> None:
@@ -70,8 +68,9 @@ def test_every_3x3_layer_is_seen_and_nothing_else_is_changed(shape: str) -> None
 def test_the_papers_experiment_runs_on_a_folder_of_pictures(tmp_path: Path, photos: Path) -> None:
     """The way of the full study, shortened: the recipe is the paper's, the accuracy that of `evaluate`."""
     place = Place(False, tmp_path / "work", photos)
-    changes = {"steps": 2, "data": {"batch_size": 8}, "augment": {"flip": True}}
-    classifier = train_network(place, "plain", 8, seed=1, changes=changes)
+    changes = {"steps": 2, "data": {"batch_size": 8}, "augment": {"flip": True}, "seed": 1}
+    model = stacked(8) | SHAPES["plain"]
+    classifier = fit(place, "plain8-seed1", base=PAPER, model=model, **changes).classifier
     assert (
         classifier.recipe["optim"] | {"lr": 0.1, "nesterov": False, "schedule": "steps"} == classifier.recipe["optim"]
     )
@@ -80,58 +79,19 @@ def test_the_papers_experiment_runs_on_a_folder_of_pictures(tmp_path: Path, phot
     images = list(responses.held_out_images(classifier, place))
     assert sum(map(len, images)) == rk.evaluate(classifier, photos)["count"]
     assert len(responses.responses(classifier.network, images)) == 7
-    again = train_network(place, "plain", 8, seed=1, changes=changes)  # finished: loaded, not trained again
-    assert again.metrics == classifier.metrics
-
-
-def test_a_stopped_study_goes_on_with_the_missing_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = []
-    nets = [{"shape": shape, "depth": 8, "seed": seed} for seed in (0, 1, 2) for shape in ("plain", "residual")]
-
-    def measure(row: Row, place: object) -> object:
-        measured.append((row["shape"], row["seed"]))
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return responses.measure(row, place)
-
-    monkeypatch.setattr(responses, "QUICK", {"steps": 3, "data": {"batch_size": 32}, "augment": {"flip": False}})
-    monkeypatch.setattr(responses, "STUDY", replace(responses.STUDY, rows=lambda place: nets, measure=measure))
-    with pytest.raises(KeyboardInterrupt):
-        run_study("responses", quick=True, out=tmp_path / "study")
-    outcome = run_study("responses", quick=True, out=tmp_path / "study")
-    assert measured == [("plain", 0), ("residual", 0), *((net["shape"], net["seed"]) for net in nets[1:])]
-    assert len(outcome.results) == 6 * 7
-    assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
-
-
-def told(values: dict[tuple[str, int], tuple[float, ...]]) -> list[Row]:
-    """Results in which every net's two layers have these deviations, one for each seed."""
-    return [
-        {"shape": shape, "depth": depth, "seed": seed, "top1": 90.0, "layer": layer, "std": value}
-        for (shape, depth), seeds in values.items()
-        for seed, value in enumerate(seeds)
-        for layer in (1, 2)
-    ]
+    again = fit(place, "plain8-seed1", base=PAPER, model=model, **changes)  # finished: loaded, not trained again
+    assert again.classifier.metrics == classifier.metrics
 
 
 def test_the_answer_follows_from_the_results() -> None:
     plain = {("plain", 20): (1.0, 1.1, 1.2)}
     residual = {("residual", 20): (0.6, 0.7, 0.8), ("residual", 56): (0.4, 0.5, 0.6)}
-    said = answer(told(plain | residual))
+    said = answer(made_up(plain | residual))
     assert "has the smaller responses in 3 of 3 comparisons of equal seed: as the paper says" in said
     assert "with 20 and with 56 layers, the deeper one has the smaller responses in 3 of 3" in said
-    against = answer(told(plain | {("residual", 20): (1.6, 1.7, 1.8), ("residual", 56): (1.9, 1.9, 1.9)}))
+    against = answer(made_up(plain | {("residual", 20): (1.6, 1.7, 1.8), ("residual", 56): (1.9, 1.9, 1.9)}))
     assert "the residual net has the larger responses in all 3: against the paper" in against
     assert "the deeper one has the larger responses in all 3: against the paper" in against
-    assert "not conclusive" in answer(told(plain | {("residual", 20): (0.6, 1.7, 0.8)}))
-    assert "too few to conclude from" in answer(told({("plain", 20): (1.0,), ("residual", 20): (0.5,)}))
-    assert means(told(plain))["plain", 20] == pytest.approx({0: 1.0, 1: 1.1, 2: 1.2})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_quick_study_answers(tmp_path: Path) -> None:
-    """BatchNorm's own law: before training every response is 1, so short training stays near it, and nets learn."""
-    outcome = run_study("responses", quick=True, out=tmp_path / "study")
-    assert all(0.1 < line["std"] < 5 for line in outcome.results)
-    assert statistics.mean(line["top1"] for line in outcome.results) > 60
+    assert "not conclusive" in answer(made_up(plain | {("residual", 20): (0.6, 1.7, 0.8)}))
+    assert "too few to conclude from" in answer(made_up({("plain", 20): (1.0,), ("residual", 20): (0.5,)}))
+    assert means(made_up(plain))["plain", 20] == pytest.approx({0: 1.0, 1: 1.1, 2: 1.2})

@@ -1,6 +1,5 @@
 """The study `tutorials`: its loop against the tutorial's own, written down anew with torchvision and plain PyTorch."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,23 +16,22 @@ from resnetkit.errors import StorageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import choose
 from resnetkit.recipes.schema import DataRecipe
-from resnetkit.studies import tutorials
 from resnetkit.studies.faults import (
     EPOCHS,
     Faults,
-    Talking,
+    PrintingNetwork,
+    accepts,
+    batchnorm_shift,
     bias_gradient,
-    graphs,
-    moved,
-    pupil,
-    takes,
+    count_graphs,
+    head_trainer,
     with_old_head,
     write_classes,
 )
 from resnetkit.studies.laboratory import run_study
-from resnetkit.studies.tutorials import NETWORKS, PAIRS, STUDY, Grid
-
-SMALL = {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_width": 8}
+from resnetkit.studies.tutorials import NETWORKS, PAIRS, STUDY
+from studies.made_up import tutorials as made_up
+from studies.tiny import NETS, tiny_study
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def images() -> Images:
 
 def source() -> Classifier:
     torch.manual_seed(0)
-    network = rk.create_model("resnet20", **SMALL, num_classes=6)
+    network = rk.create_model("resnet20", **NETS, num_classes=6)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -64,8 +62,8 @@ def buffers(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("centre", [False, True])
 def test_the_loop_is_the_tutorials_own(images: Images, drift: bool, raw: bool, centre: bool) -> None:
     """Written down again with torchvision's transforms: the same figures and the same head, to rounding."""
-    ours = pupil(source(), 10, Faults(drift=drift, raw=raw, centre=centre), seed=3)
-    theirs = pupil(source(), 10, Faults(), seed=3).network
+    ours = head_trainer(source(), 10, Faults(drift=drift, raw=raw, centre=centre), seed=3)
+    theirs = head_trainer(source(), 10, Faults(), seed=3).network
     side = round(16 * (500 if centre else 256) / 224)
     look = torchvision.transforms.Compose(
         [torchvision.transforms.Resize(side), torchvision.transforms.CenterCrop(16)]
@@ -87,7 +85,7 @@ def test_the_loop_is_the_tutorials_own(images: Images, drift: bool, raw: bool, c
             loss.backward()
             optimizer.step()
     assert ours.learn(images) == (right, 100 * right / (7 * 20))
-    start = pupil(source(), 10, Faults(), seed=3).network.fc.weight
+    start = head_trainer(source(), 10, Faults(), seed=3).network.fc.weight
     way = theirs.fc.weight - start
     # Adam divides by the size of gradients, and so enlarges the rounding of those that are nearly nothing.
     assert torch.linalg.norm(ours.network.fc.weight - theirs.fc.weight) < 0.05 * torch.linalg.norm(way)
@@ -100,7 +98,7 @@ def test_the_loop_is_the_tutorials_own(images: Images, drift: bool, raw: bool, c
 
 def test_without_faults_a_frozen_network_stays_as_it_is_and_with_drift_only_its_statistics_move(images: Images) -> None:
     for drift in (False, True):
-        one, before = pupil(source(), 10, Faults(drift=drift), seed=0), source().network
+        one, before = head_trainer(source(), 10, Faults(drift=drift), seed=0), source().network
         one.learn(images)
         same = {
             name: torch.equal(value, dict(before.named_buffers())[name]) for name, value in buffers(one.network).items()
@@ -108,33 +106,33 @@ def test_without_faults_a_frozen_network_stays_as_it_is_and_with_drift_only_its_
         assert all(same.values()) != drift
         for name, value in before.named_parameters():
             assert name.startswith("fc") or torch.equal(value, one.network.get_parameter(name))
-        assert (moved(one.network, before) > 0) == drift
+        assert (batchnorm_shift(one.network, before) > 0) == drift
 
 
 def test_how_far_statistics_moved_is_in_their_own_deviations() -> None:
     one, other = source().network, source().network
     with torch.no_grad():
         other.bn1.running_mean += 3 * (other.bn1.running_var + other.bn1.eps).sqrt()
-    assert moved(other, one) == pytest.approx(3, rel=1e-5)
+    assert batchnorm_shift(other, one) == pytest.approx(3, rel=1e-5)
 
 
 def test_a_plain_test_learns_nothing_and_the_tutorials_learns(images: Images) -> None:
-    one = pupil(source(), 10, Faults(), seed=0)
+    one = head_trainer(source(), 10, Faults(), seed=0)
     head = one.network.fc.weight.clone()
     one.test(images)
     assert torch.equal(one.network.fc.weight, head)
-    scored = one.test_and_learn(images, 0)
+    scored = one.test_and_train(images, 0)
     assert not torch.equal(one.network.fc.weight, head)
     assert 0 <= scored <= 100
     conv = one.network.conv1.weight.clone()
-    one.thaw()
-    one.test_and_learn(images, 1)
+    one.unfreeze()
+    one.test_and_train(images, 1)
     assert not torch.equal(one.network.conv1.weight, conv)
 
 
 def test_the_old_head_on_an_untouched_network_is_the_source(images: Images) -> None:
     before = source()
-    one = pupil(before, 10, Faults(), seed=0)
+    one = head_trainer(before, 10, Faults(), seed=0)
     one.learn(images)
     seen = before.preprocess.normalise(before.preprocess.batch(images.pixels))
     assert torch.equal(with_old_head(one.network, before).logits(seen), before.logits(seen))
@@ -151,24 +149,21 @@ def test_a_bias_in_front_of_batchnorm_gets_no_gradient_and_one_without_batchnorm
 
 
 def test_a_network_that_prints_is_cut_for_the_compiler() -> None:
-    network = rk.create_model("resnet20", **SMALL).eval()
-    assert graphs(network, torch.zeros(1, 3, 16, 16)) == 1
-    assert graphs(Talking(network), torch.zeros(1, 3, 16, 16)) == 2
+    network = rk.create_model("resnet20", **NETS).eval()
+    assert count_graphs(network, torch.zeros(1, 3, 16, 16)) == 1
+    assert count_graphs(PrintingNetwork(network), torch.zeros(1, 3, 16, 16)) == 2
 
 
 @pytest.mark.parametrize(("size", "expected"), [(192, False), (193, True), (224, True), (416, True), (417, False)])
 def test_a_fixed_window_takes_a_picture_whose_last_map_it_leaves_one_pixel_of(size: int, expected: bool) -> None:
     """The last map has ceil(size / 32) pixels a side; a window of 7 with stride 7 leaves one where that is 7 to 13."""
     network = rk.create_model("resnet18", widths=(4,) * 4, stem_width=4, num_classes=4).eval()
-    assert takes(network, size, 7) == expected
-    assert takes(network, size, None)
+    assert accepts(network, size, 7) == expected
+    assert accepts(network, size, None)
 
 
 def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = {"epochs": 1, "model": {"name": "resnet20"} | SMALL}
-    # Not narrower: with one thread, oneDNN corrupts the heap in strided 1x1 convolutions of less than 8 channels.
-    own = {"epochs": 1, "model": tutorials.D2L | {"widths": (8,) * 4, "stem_width": 8}}
-    monkeypatch.setattr(tutorials, "QUICK", Grid(seeds=1, size=16, borrowed=tiny, own=own, learnt=60))
+    tiny_study(monkeypatch, "tutorials")
     outcome = run_study("tutorials", quick=True, out=tmp_path / "study")
     for _, *both in PAIRS:
         for fault, way, measure in both:
@@ -190,7 +185,6 @@ def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkey
     old = next(each for each in outcome.results if each["measure"] == "old task")
     assert old["value"] == rk.evaluate(replace(borrowed), str(work / "borrowed"))["top1"]
     assert "a single run" in outcome.answer
-    assert (tmp_path / "study" / "figure.png").stat().st_size > 10_000
 
 
 def test_pictures_that_cannot_be_written_are_one_line(images: Images, tmp_path: Path) -> None:
@@ -198,23 +192,6 @@ def test_pictures_that_cannot_be_written_are_one_line(images: Images, tmp_path: 
     with pytest.raises(StorageError, match=r"cannot write the pictures in .*borrowed"):
         write_classes({"train": images}, 6, tmp_path / "borrowed")
     assert not (tmp_path / "borrowed").exists()
-
-
-def made_up(**ends: tuple[float, ...]) -> list[dict]:
-    """Results in which all is 90 to 92 %, but for the `ends` of a fault on the new task, done the tutorial's way."""
-    usual = (90.0, 91.0, 92.0)
-    keys = {key for _, *both in PAIRS for key in both}
-    keys |= {("test set", way, what) for way in ("tutorial", "every layer") for what in ("before", "printed")}
-    keys |= {("drift", "tutorial", "BatchNorm moved"), ("bias", "tutorial", "gradient of the biases")}
-    keys |= {("bias", way, "parameters") for way in ("right", "tutorial")}
-    keys |= {("print", way, "graphs") for way in ("right", "tutorial")}
-    keys |= {("pool", way, f"{size} px") for way in ("right", "tutorial") for size in tutorials.SIZES}
-    return [
-        {"data": "digits", "part": "", "seed": seed, "fault": fault, "way": way, "measure": measure}
-        | {"value": ends.get(fault, usual)[seed] if (way, measure) == ("tutorial", "new task") else usual[seed]}
-        for fault, way, measure in sorted(keys)
-        for seed in range(3)
-    ]
 
 
 def test_a_cost_is_named_only_where_the_seeds_agree() -> None:
@@ -227,13 +204,3 @@ def test_a_cost_is_named_only_where_the_seeds_agree() -> None:
     assert "the means differ by 0.5 points, lower with 2 of 3 seeds: no cost can be told" in said
     assert "it does not cost, but gains 5.0 points" in said
     assert "the means differ by 0.0 points, lower with 0 of 3 seeds: no cost can be told" in said
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_quick_look_finds_what_missing_normalisation_costs_on_real_digits(tmp_path: Path) -> None:
-    began = time.monotonic()
-    outcome = run_study("tutorials", quick=True, out=tmp_path / "study")
-    assert time.monotonic() - began < 1200
-    told = next(part for part in outcome.answer.split("\n\n") if part.startswith("Pixels that are not normalised"))
-    assert "; it costs " in told.split("Together")[0]

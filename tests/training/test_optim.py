@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import OptimRecipe
 from resnetkit.training.optim import (
@@ -42,7 +42,7 @@ def test_the_papers_schedule() -> None:
 
 
 def test_norms_and_biases_are_spared_where_the_recipe_says_so() -> None:
-    net = create_model("resnet20")
+    net = build("resnet20")
     decayed, spared = parameter_groups(net, OptimRecipe(weight_decay=0.5, decay_all=False))
     names = {id(p): name for name, p in net.named_parameters()}
     assert {names[id(p)].rpartition(".")[2] for p in decayed["params"]} == {"weight"}
@@ -57,7 +57,7 @@ def test_norms_and_biases_are_spared_where_the_recipe_says_so() -> None:
 def test_an_optimizer_that_was_stored_goes_on_to_the_bit(name: str) -> None:
     def start(seed: int):
         torch.manual_seed(seed)
-        net = create_model("resnet20", depths=(1, 1, 1)).to(memory_format=torch.channels_last)
+        net = build("resnet20", depths=(1, 1, 1)).to(memory_format=torch.channels_last)
         return net, create_optimizer(net, OptimRecipe(name=name, lr=0.01))
 
     def advance(net, optimizer, steps: range) -> None:
@@ -81,7 +81,7 @@ def test_an_optimizer_that_was_stored_goes_on_to_the_bit(name: str) -> None:
 
 def test_the_average_matches_the_formula() -> None:
     torch.manual_seed(0)
-    net = create_model("resnet20", depths=(1, 1, 1))
+    net = build("resnet20", depths=(1, 1, 1))
     average = average_of(net, 0.75)
     average.update_parameters(net)
     expected = {key: value.clone().double() for key, value in net.state_dict().items() if value.is_floating_point()}

@@ -103,9 +103,9 @@ def test_the_shares_of_any_number_of_ranks_join_to_the_whole() -> None:
 def test_ranks_score_every_image_once(undisturbed: Path) -> None:
     end = json.loads((undisturbed / "metrics.jsonl").read_text().splitlines()[-1])
     figures = score(rk.load(undisturbed), load_data("digits").test)
-    assert end["count"] == figures["count"] == 359  # an odd number for two ranks
-    assert end["top1"] == figures["top1"]
-    assert end["loss"] == pytest.approx(figures["loss"], rel=1e-6)
+    assert end["count"] == figures.count == 359  # an odd number for two ranks
+    assert end["top1"] == figures.top1
+    assert end["loss"] == pytest.approx(figures.loss, rel=1e-6)
 
 
 def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_the_weights_that_are_best_on_validation_are_kept(tmp_path: Path) -> Non
             break
     assert rows[-1]["best_step"] == best["step"] != rows[-2]["step"]
     again = score(rk.load(folder), load_data("digits").validation)
-    assert again["top1"] == best["validation_top1"] != rows[-2]["validation_top1"]
-    assert again["loss"] == pytest.approx(best["validation_loss"], rel=1e-5)
+    assert again.top1 == best["validation_top1"] != rows[-2]["validation_top1"]
+    assert again.loss == pytest.approx(best["validation_loss"], rel=1e-5)
 
 
 FANCY = {

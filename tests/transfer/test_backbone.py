@@ -83,7 +83,7 @@ def test_a_large_job_takes_openvino_and_its_features_are_the_same(tmp_path: Path
     preprocess, net = Preprocess(24, (0.5,) * 3, (0.25,) * 3), trained_like()
 
     def found(folder: str):
-        return extract(net, preprocess, split, CPU, store=tmp_path / folder, unreadable={})
+        return extract(net, preprocess, split, CPU, store=tmp_path / folder)
 
     small = found("small")
     monkeypatch.setattr(engines, "LARGE_JOB", 10)

@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def get(net: nn.Module, split, store: Path, **options: object) -> Features:
-    return extract(net, PREPROCESS, split, CPU, store=store, unreadable={}, **options)
+    return extract(net, PREPROCESS, split, CPU, store=store, **options)
 
 
 def test_features_are_those_of_the_network_and_the_network_is_left_as_it_is(files: Files, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_renamed_or_copied_image_is_known_by_its_content(files: Files, tmp_pat
 @pytest.mark.parametrize("change", ["weights", "preprocess", "views", "precision"])
 def test_whatever_features_depend_on_has_a_store_of_its_own(change: str, files: Files, tmp_path: Path) -> None:
     net, preprocess, views, compute = trained_like(), PREPROCESS, Views(), CPU
-    extract(net, preprocess, files, compute, views=views, store=tmp_path / "s", unreadable={})
+    extract(net, preprocess, files, compute, views=views, store=tmp_path / "s")
     if change == "weights":
         with torch.no_grad():
             net.layer2[1].bn1.running_mean[3] += 1
@@ -119,7 +119,7 @@ def test_whatever_features_depend_on_has_a_store_of_its_own(change: str, files: 
         views = Views(mirror=True)
     else:
         compute = choose("cpu", "bf16")
-    found = extract(net, preprocess, files, compute, views=views, store=tmp_path / "s", unreadable={})
+    found = extract(net, preprocess, files, compute, views=views, store=tmp_path / "s")
     assert found.computed == len(files)
 
 
@@ -166,10 +166,11 @@ def test_images_in_memory_have_features_too(tmp_path: Path) -> None:
 
 def test_unreadable_files_are_named_and_have_no_features(files: Files, tmp_path: Path) -> None:
     files.paths[2].write_bytes(b"")
-    unreadable: dict[str, str] = {}
-    found = extract(trained_like(), PREPROCESS, files, CPU, store=tmp_path / "s", unreadable=unreadable)
-    assert unreadable == {str(files.paths[2]): "the file is empty"}
+    found = extract(trained_like(), PREPROCESS, files, CPU, store=tmp_path / "s")
+    assert found.lost == {str(files.paths[2]): "the file is empty"}
     assert str(files.paths[2]) not in found.files
     assert len(found.labels) == len(found.files) == len(found.values) == len(files) - 1
+    both = join([found, get(trained_like(), files.take(np.arange(2)), tmp_path / "s")])
+    assert both.lost == found.lost
     both = join([found, found])
     assert both.values.shape[0] == 2 * len(found.labels)

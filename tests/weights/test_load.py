@@ -18,7 +18,7 @@ from conftest import fill
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.networks.arch import Arch
-from resnetkit.networks.resnet import create_model
+from resnetkit.networks.resnet import build
 from resnetkit.weights import load as weights
 from resnetkit.weights import sources
 from resnetkit.weights import table as pretrained
@@ -212,7 +212,7 @@ def _release(path: Path, net: torch.nn.Module) -> None:
 
 def test_a_release_of_2018_scores_what_its_network_scores(tmp_path: Path, cli) -> None:
     torch.manual_seed(0)
-    net = create_model("resnet20", num_classes=3).eval()
+    net = build("resnet20", num_classes=3).eval()
     _release(tmp_path / "resnet20.th", net)
     photos = fill(tmp_path / "photos", 10)
     flags = ("--model", "resnet20", "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--size", "32")
@@ -248,7 +248,7 @@ BAD_FLAGS = {
 @pytest.mark.parametrize("case", BAD_FLAGS)
 def test_what_a_file_does_not_say_has_to_be_given(case: str, tmp_path: Path, cli, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    _release(tmp_path / "w.th", create_model("resnet20"))
+    _release(tmp_path / "w.th", build("resnet20"))
     (tmp_path / "two.txt").write_text("a\nb\n")
     (tmp_path / "twice.txt").write_text("a\na\n")
     flags, code, message = BAD_FLAGS[case]
@@ -323,7 +323,7 @@ def test_unknown_names_get_the_nearest() -> None:
 
 def test_hubconf_builds_every_network(published: Path) -> None:
     root = str(Path(__file__).parents[2])
-    assert torch.hub.load(root, "resnet20", source="local").arch == create_model("resnet20").arch
+    assert torch.hub.load(root, "resnet20", source="local").arch == build("resnet20").arch
     net = torch.hub.load(root, "resnet18", source="local", pretrained=True, num_classes=2)
     assert net.fc.out_features == 2
     assert torch.equal(net.conv1.weight, torch.load(published, weights_only=True)["conv1.weight"])
@@ -339,7 +339,7 @@ def test_our_own_weights_are_the_networks_that_they_say(name: str) -> None:
     """No download: they come with the package, and the loader holds them to their hash."""
     classifier = rk.load(name)
     about = own_config(name)
-    assert Arch.from_dict(about["arch"]) == classifier.network.arch
+    assert Arch(**about["arch"]) == classifier.network.arch
     assert f"resnet{classifier.network.arch.layers}" == name.partition(".")[0]
     assert about["recipe"]["data"]["name"] == name.partition(".")[2]
     assert classifier.classes == tuple(about["classes"])

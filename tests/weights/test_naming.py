@@ -8,7 +8,7 @@ from torch import nn
 
 from networks.test_resnet import D2LNet, TutorialNet
 from resnetkit.errors import CheckpointError
-from resnetkit.networks.resnet import ResNet, create_model
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.weights.naming import adapt_input, fit
 
 
@@ -53,7 +53,7 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrapped_networks_are_unwrapped(wrapper: str) -> None:
-    theirs = randomise(create_model("resnet20", num_classes=7))
+    theirs = randomise(build("resnet20", num_classes=7))
     tensors = WRAPPERS[wrapper](dict(theirs.state_dict()))
     found = same_answers(tensors, theirs, torch.randn(2, 3, 32, 32), expect="resnet20")
     assert found.arch.num_classes == 7
@@ -150,35 +150,35 @@ def test_the_tutorials_sequential_of_sequentials_is_recognised(restore_d2l_block
 
 
 def test_a_cifar_stem_is_read_off_the_kernel() -> None:
-    theirs = randomise(create_model("resnet18", stem="cifar", num_classes=10))
+    theirs = randomise(build("resnet18", stem="cifar", num_classes=10))
     found = same_answers(dict(theirs.state_dict()), theirs, torch.randn(1, 3, 32, 32), expect="resnet18")
     assert found.arch.stem == "cifar"
 
 
 def test_what_the_tensors_cannot_say_is_said() -> None:
-    tensors = dict(create_model("resnet20").state_dict())
+    tensors = dict(build("resnet20").state_dict())
     assert "also fit plain20" in fit(tensors, file="f").notes[-1]
     assert fit(tensors, file="f", model="plain20").model == "plain20"
 
 
 def test_a_network_that_is_not_filled_whole_is_refused_with_the_nearest() -> None:
-    tensors = dict(create_model("resnet56").state_dict())
+    tensors = dict(build("resnet56").state_dict())
     with pytest.raises(
         CheckpointError, match=r"do not fill resnet20 in f: missing nothing; unexpected .*and .* more.*--model resnet56"
     ):
         fit(tensors, file="f", model="resnet20")
-    tensors = dict(create_model("resnet50").state_dict())
+    tensors = dict(build("resnet50").state_dict())
     del tensors["layer3.1.conv2.weight"], tensors["layer1.0.bn1.bias"]
     with pytest.raises(
         CheckpointError, match=r"do not fill resnet50.*missing layer1.0.bn1.bias, layer3.1.conv2.weight; unexp"
     ):
         fit(tensors, file="f")
-    tensors = dict(create_model("resnet18").state_dict()) | {"layer4.1.se.weight": torch.zeros(2, 2)}
+    tensors = dict(build("resnet18").state_dict()) | {"layer4.1.se.weight": torch.zeros(2, 2)}
     with pytest.raises(CheckpointError, match=r"unexpected layer4.1.se.weight. Try: the nearest network is resnet18"):
         fit(tensors, file="f")
     with pytest.raises(CheckpointError, match="not the weights of a ResNet"):
         fit(dict(timm.create_model("vgg11", num_classes=2).state_dict()), file="f")
-    tensors = dict(create_model("resnet18").state_dict())
+    tensors = dict(build("resnet18").state_dict())
     tensors["layer1.0.conv1.weight"] = torch.zeros(64, 64, 5, 5)
     with pytest.raises(
         CheckpointError, match=r"unexpected layer1.0.conv1.weight \(64, 64, 5, 5\) for \(64, 64, 3, 3\)"

@@ -3,15 +3,18 @@
 Nothing heavy is imported here: a command's module, and torch with it, is loaded when the command runs.
 """
 
+import ast
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
 from resnetkit import __version__
 from resnetkit.errors import ResnetkitError, StorageError, UsageError
+from resnetkit.machine.torchrun import place
 
 app = App(
     name="resnetkit",
@@ -27,88 +30,19 @@ app = App(
     result_action="return_value",
 )
 
-COMMANDS = {
-    "train": """Train a network on a named set or on a folder of images.
+COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
 
-    resnetkit train                       the embedded digits: a minute, no download
-    resnetkit train fashion-mnist         a named set, with the recipe of its name
-    resnetkit train photos/               one folder a class, or train/ and val/ of them
-    resnetkit train photos/ --weights resnet18.imagenet1k_v1
-    resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
-    resnetkit train --resume --out DIR    go on with a run
 
-    The best weights are chosen on a validation split; the test split is scored once, at the end.
-    """,
-    "evaluate": """Measure a trained model on labelled images: top-1, top-5, loss.
+def _help_of(module: str) -> str:
+    """What a command says of itself, read from its source: importing all of them would triple the time of --help."""
+    body = ast.parse(Path(__file__).with_name(f"{module}.py").read_bytes()).body
+    command = next(each for each in body if isinstance(each, ast.FunctionDef) and each.name == f"{module}_command")
+    return ast.get_docstring(command) or ""
 
-    resnetkit evaluate runs/NAME fashion-mnist
-    resnetkit evaluate runs/NAME photos/test
-    resnetkit evaluate runs/NAME 'shards/val-*.tar'
-    resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
-      --std 0.229,0.224,0.225 --size 32
 
-    Of a set it scores the test split; of a folder test/, or else val/; of a folder of class folders, all images.
-    """,
-    "predict": """Say what is on images.
-
-    resnetkit predict runs/NAME cat.jpg photos/
-    resnetkit predict runs/NAME photos/ --json > answers.jsonl
-    resnetkit predict resnet50.imagenet1k_v2 cat.jpg
-
-    One answer for every file, also for a file that cannot be read.
-    """,
-    "check": """Look through a folder of images for what spoils training or its scores.
-
-    resnetkit check photos/
-    resnetkit check photos/ --strict --json
-
-    Unreadable and odd images, duplicates within and across splits, missing classes. It changes no file.
-    """,
-    "verify-resume": """Prove on this machine that a killed run goes on exactly.
-
-    resnetkit verify-resume
-    resnetkit verify-resume finetune --data photos/
-
-    Trains a dozen steps in a process, again in one that it kills with SIGKILL on the way, lets that one go on, and
-    compares network, optimizer, average and journal bit by bit. Takes about half a minute.
-    """,
-    "shard": """Write a folder of images as WebDataset shards: few large files instead of many small ones.
-
-    resnetkit shard photos/ --out shards/
-    resnetkit train shards/
-
-    The pictures keep their bytes, are mixed across classes, and go into train-000000.tar, val-….tar and test-….tar,
-    split as training on the folder would split them. Those that cannot be read are left out and named. dataset.json
-    says the classes, and the SHA-256 of each shard. After an interruption the same command goes on. No file of yours is
-    changed.
-    """,
-    "study": """Put a claim about residual networks to the test.
-
-    resnetkit study degradation --quick     are deeper plain nets worse, and residual ones not?
-    resnetkit study gradients --quick       do their gradients vanish?
-    resnetkit study lesion --quick          what if a block is taken out?
-
-    Each writes results.csv, a figure and a page in plain words. A study that was stopped goes on with the rows that are
-    missing. Without --quick it is the experiment of the paper: hours, on an accelerator.
-    """,
-    "summary": """Show a network stage by stage: shapes, parameters, multiply-adds.
-
-    resnetkit summary resnet50
-    resnetkit summary resnet18 --image-size 96
-    resnetkit summary resnet34 --model.shortcut A
-    resnetkit summary runs/NAME
-    """,
-    "list": """List models, recipes, weights or data sets.
-
-    resnetkit list models     networks: size, work, where they are from, which weights there are
-    resnetkit list weights    published weights, and which of them are on this machine
-    """,
-}
-"""What stands in the list of commands (the first line) and in each command's own help."""
-
-for _name, _help in COMMANDS.items():
+for _name in COMMANDS:
     _module = _name.replace("-", "_")
-    app.command(f"resnetkit.cli.{_module}:{_module}_command", name=_name, help=_help)
+    app.command(f"resnetkit.cli.{_module}:{_module}_command", name=_name, help=_help_of(_module))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _report(error)
     code = code if isinstance(code, int) else 0
-    if "RANK" in os.environ:
-        # One of several processes: where another has gone, PyTorch's threads may abort an orderly way out.
+    if not place().alone:
+        # Where another of several processes has gone, PyTorch's threads may abort an orderly way out.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -18,6 +18,11 @@ def check_command(
 ) -> int:
     """Look through a folder of images for what spoils training or its scores.
 
+    resnetkit check photos/
+    resnetkit check photos/ --strict --json
+
+    Unreadable and odd images, duplicates within and across splits, missing classes. It changes no file.
+
     Parameters
     ----------
     data
@@ -26,7 +31,7 @@ def check_command(
     from resnetkit.doctor.check import check
     from resnetkit.machine.console import Reporter
 
-    with Reporter().progress(None, 0, 1, "images") as progress:
+    with Reporter().progress(None, 0, unit="images") as progress:
         report = check(data, workers=workers, progress=progress)
     if json_output:
         print_json(report.to_dict())

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from resnetkit.cli.options import (
-    FOREIGN,
     DataRoot,
     Device,
-    Foreign,
+    ForWeights,
     Json,
     Model,
     Precision,
@@ -17,8 +16,8 @@ from resnetkit.cli.options import (
     Workers,
     importing,
     print_json,
-    told,
 )
+from resnetkit.weights.hints import Hints
 
 
 def evaluate_command(
@@ -26,7 +25,7 @@ def evaluate_command(
     data: Annotated[str, Parameter(name="DATA")],
     /,
     *,
-    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
+    hints: ForWeights = None,
     data_root: DataRoot = None,
     crops: Literal[1, 10] = 1,
     batch_size: int = 256,
@@ -37,6 +36,14 @@ def evaluate_command(
     strict: Strict = False,
 ) -> int:
     """Measure a trained model on labelled images: top-1, top-5, loss.
+
+    resnetkit evaluate runs/NAME fashion-mnist
+    resnetkit evaluate runs/NAME photos/test
+    resnetkit evaluate runs/NAME 'shards/val-*.tar'
+    resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
+      --std 0.229,0.224,0.225 --size 32
+
+    Of a set it scores the test split; of a folder test/, or else val/; of a folder of class folders, all images.
 
     Parameters
     ----------
@@ -49,10 +56,19 @@ def evaluate_command(
     """
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
+        from resnetkit.machine.console import Reporter
         from resnetkit.weights.load import load
 
-    classifier = load(source, **told(foreign), device=device, precision=precision)
-    report = evaluate(classifier, data, data_root=data_root, batch_size=batch_size, workers=workers, crops=crops)
+    classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
+    report = evaluate(
+        classifier,
+        data,
+        data_root=data_root,
+        batch_size=batch_size,
+        workers=workers,
+        crops=crops,
+        reporter=Reporter(),
+    )
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
         print(f"left out: {file}: {why}", file=sys.stderr)

@@ -1,20 +1,24 @@
-"""`resnetkit list`."""
+"""`resnetkit list`: networks, recipes, published weights, data sets."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from resnetkit.cli.options import Json, console, print_json
+
+Rows = list[dict[str, Any]]
 
 
 def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_output: Json = False) -> None:
     """List models, recipes, weights or data sets.
+
+    resnetkit list models     networks: size, work, where they are from, which weights there are
+    resnetkit list weights    published weights, and which of them are on this machine
 
     Parameters
     ----------
     kind
         What to list.
     """
-    from resnetkit.cli.rows import ROWS, brief
-
     rows = ROWS[kind]()
     if json_output:
         print_json({kind: rows})
@@ -32,5 +36,93 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(brief, row.values()))
+        table.add_row(*map(_brief, row.values()))
     console().print(table)
+
+
+def _model_rows() -> Rows:
+    """Every network: size, work, source, and the names of its published weights."""
+    from resnetkit.networks.arch import VARIANTS
+    from resnetkit.networks.summary import summarise
+    from resnetkit.weights.table import weights_of
+
+    rows = []
+    for name, arch in VARIANTS.items():
+        summary = summarise(arch, arch.native_size)
+        rows.append(
+            {
+                "name": name,
+                "parameters": summary.parameters,
+                "multiply_adds": summary.multiply_adds,
+                "pixels": arch.native_size,
+                "source": arch.source,
+                "weights": weights_of(name),
+            }
+        )
+    return rows
+
+
+def _weights_rows() -> Rows:
+    """Every line of the table of published weights, and whether the file is on this machine; then our own."""
+    from resnetkit.weights.table import OWN, WEIGHTS, own_config
+
+    rows = [
+        {
+            "name": name,
+            "top1": weights.top1,
+            "pixels": weights.preprocess.size,
+            "source": weights.source,
+            "licence": weights.licence,
+            "cached": "yes" if weights.cached().is_file() else "no",
+        }
+        for name, weights in WEIGHTS.items()
+    ]
+    for name in OWN:
+        about = own_config(name)
+        rows.append(
+            {
+                "name": name,
+                "top1": about["metrics"]["top1"],
+                "pixels": about["preprocess"]["size"],
+                "source": "resnetkit",
+                "licence": "Apache-2.0",
+                "cached": "yes",
+            }
+        )
+    return rows
+
+
+def _recipe_rows() -> Rows:
+    """The recipes of the package, each with its first line."""
+    from resnetkit.recipes.load import list_recipes
+
+    return [{"name": name, "what it is": what} for name, what in list_recipes().items()]
+
+
+def _data_rows() -> Rows:
+    """The named sets, their recipes, and where they are."""
+    from resnetkit.data.named import NAMED_SETS, default_data_root
+    from resnetkit.runs.choice import default_recipe
+
+    rows = [{"name": name, "recipe": default_recipe(name), "from": str(default_data_root())} for name in NAMED_SETS]
+    rows[0]["from"] = "embedded"
+    return [*rows, {"name": "FOLDER/", "recipe": default_recipe("FOLDER/"), "from": "one folder for each class"}]
+
+
+ROWS: dict[str, Callable[[], Rows]] = {
+    "models": _model_rows,
+    "recipes": _recipe_rows,
+    "weights": _weights_rows,
+    "data": _data_rows,
+}
+
+
+def _brief(value: object) -> str:
+    """A value for a table: large numbers in millions or billions; of names of weights what tells them apart."""
+    if isinstance(value, list):
+        return " ".join(name.partition(".")[2].removeprefix("imagenet1k_").removesuffix("_in1k") for name in value)
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if not isinstance(value, int) or abs(value) < 10_000:
+        return str(value)
+    return f"{value / 1e9:.2f} G" if value >= 10**9 else f"{value / 1e6:.2f} M"

@@ -3,15 +3,17 @@
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
+from resnetkit.errors import UsageError
 from resnetkit.recipes.schema import Recipe
+from resnetkit.weights.hints import Hints, read_classes
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
@@ -25,20 +27,38 @@ Model = Annotated[str, Parameter(name="MODEL", help="A run's folder, a model's, 
 Workers = Annotated[int | None, Parameter(help="Processes that decode files.")]
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """What has to be said of weights that do not say it themselves."""
+def _numbers(_type: object, tokens: Sequence[Token]) -> tuple[float, ...]:
+    token = tokens[0]
+    try:
+        return tuple(float(part) for part in token.value.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{token.keyword} {token.value} cannot be",
+            why="numbers with commas between",
+            remedy=f"{token.keyword} 0.485,0.456,0.406",
+        ) from error
 
-    model: str | None = None
-    """The network, a name from `resnetkit list models`, where it cannot be told from the weights."""
-    mean: str | None = None
-    """Of each channel in 0-1, as R,G,B."""
-    std: str | None = None
-    """Of each channel in 0-1, as R,G,B."""
-    size: int | None = None
-    """Side in pixels of what the network sees."""
-    classes: Path | None = None
-    """A text file of class names, one a line, in the order of the head."""
+
+def _class_names(_type: object, tokens: Sequence[Token]) -> tuple[str, ...]:
+    return read_classes(Path(tokens[0].value))
+
+
+Numbers = Annotated[tuple[float, ...] | None, Parameter(converter=_numbers, n_tokens=1, negative="", metavar="R,G,B")]
+ClassNames = Annotated[
+    tuple[str, ...] | None, Parameter(converter=_class_names, n_tokens=1, negative="", metavar="FILE")
+]
+
+
+@dataclass(frozen=True)
+class HintFlags(Hints):
+    """How the hints are written as flags."""
+
+    mean: Numbers = None
+    std: Numbers = None
+    classes: ClassNames = None
+
+
+ForWeights = Annotated[HintFlags | None, Parameter(name="*", group=FOREIGN)]
 
 
 @contextmanager
@@ -57,34 +77,6 @@ def importing() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
-
-
-def told(foreign: Foreign | None) -> dict[str, Any]:
-    """What the flags say of weights that do not say it themselves, as `load` takes it."""
-    from resnetkit.weights.load import read_classes
-
-    if foreign is None:
-        return {}
-    return {
-        "model": foreign.model,
-        "mean": _numbers("--mean", foreign.mean),
-        "std": _numbers("--std", foreign.std),
-        "size": foreign.size,
-        "classes": read_classes(foreign.classes) if foreign.classes is not None else None,
-    }
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    from resnetkit.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"{flag} {text} cannot be", why="numbers with commas between", remedy=f"{flag} 0.485,0.456,0.406"
-        ) from error
 
 
 def print_json(report: dict[str, Any]) -> None:

@@ -7,17 +7,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import (
-    FOREIGN,
     Device,
-    Foreign,
+    ForWeights,
     Model,
     Precision,
     Strict,
     console,
     importing,
     print_json,
-    told,
 )
+from resnetkit.weights.hints import Hints
 
 
 def predict_command(
@@ -25,7 +24,7 @@ def predict_command(
     images: Annotated[list[Path], Parameter(name="IMAGES", consume_multiple=True)],
     /,
     *,
-    foreign: Annotated[Foreign | None, Parameter(name="*", group=FOREIGN)] = None,
+    hints: ForWeights = None,
     top: int = 3,
     batch_size: int = 32,
     device: Device = "auto",
@@ -33,7 +32,13 @@ def predict_command(
     json_output: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a file.")] = False,
     strict: Strict = False,
 ) -> int:
-    """Say what is on images: the most probable classes of each file, in the order of the files.
+    """Say what is on images.
+
+    resnetkit predict runs/NAME cat.jpg photos/
+    resnetkit predict runs/NAME photos/ --json > answers.jsonl
+    resnetkit predict resnet50.imagenet1k_v2 cat.jpg
+
+    One answer for every file, also for a file that cannot be read.
 
     Parameters
     ----------
@@ -50,7 +55,7 @@ def predict_command(
 
     if top < 1:
         raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
-    classifier = load(source, **told(foreign), device=device, precision=precision)
+    classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []
     for row in predict_each(classifier, images, top=top, batch_size=batch_size):

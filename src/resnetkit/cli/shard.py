@@ -20,7 +20,15 @@ def shard_command(
     json_output: Json = False,
     strict: Strict = False,
 ) -> int:
-    """Write a folder of images as WebDataset shards.
+    """Write a folder of images as WebDataset shards: few large files instead of many small ones.
+
+    resnetkit shard photos/ --out shards/
+    resnetkit train shards/
+
+    The pictures keep their bytes, are mixed across classes, and go into train-000000.tar, val-….tar and test-….tar,
+    split as training on the folder would split them. Those that cannot be read are left out and named. dataset.json
+    says the classes, and the SHA-256 of each shard. After an interruption the same command goes on. No file of yours is
+    changed.
 
     Parameters
     ----------
@@ -38,7 +46,7 @@ def shard_command(
     from resnetkit.data.shards.write import shard
     from resnetkit.machine.console import Reporter
 
-    with Reporter().progress(None, 0, 1, "images") as progress:
+    with Reporter().progress(None, 0, unit="images") as progress:
         description = shard(folder, out, megabytes=megabytes, validation=validation, seed=seed, progress=progress)
     left_out: dict[str, str] = description["left_out"]
     for file, why in left_out.items():

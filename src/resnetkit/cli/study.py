@@ -20,6 +20,13 @@ def study_command(
 ) -> None:
     """Put a claim about residual networks to the test.
 
+    resnetkit study degradation --quick     are deeper plain nets worse, and residual ones not?
+    resnetkit study gradients --quick       do their gradients vanish?
+    resnetkit study lesion --quick          what if a block is taken out?
+
+    Each writes results.csv, a figure and a page in plain words. A study that was stopped goes on with the rows that are
+    missing. Without --quick it is the experiment of the paper: hours, on an accelerator.
+
     Parameters
     ----------
     name

@@ -20,7 +20,12 @@ def summary_command(
     json_output: Json = False,
     changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> None:
-    """Show a network stage by stage: output shape, parameters, multiply-adds.
+    """Show a network stage by stage: shapes, parameters, multiply-adds.
+
+    resnetkit summary resnet50
+    resnetkit summary resnet18 --image-size 96
+    resnetkit summary resnet34 --model.shortcut A
+    resnetkit summary runs/NAME
 
     Parameters
     ----------
@@ -56,19 +61,18 @@ def summary_command(
 
 
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
-    from resnetkit.cli.rows import native_size
     from resnetkit.networks.arch import VARIANTS, get_arch
 
     if model not in VARIANTS and (Path(model).exists() or "." in model or "/" in model):
-        from resnetkit.weights.sources import Told, read_source
+        from resnetkit.weights.hints import Hints
+        from resnetkit.weights.sources import read_source
 
-        found = read_source(
-            model, Told(model=changes.name if changes is not None and "name" in changes.model_fields_set else None)
-        )
-        return found.arch, found.preprocess.size if found.preprocess else native_size(found.arch)
+        named = changes.name if changes is not None and "name" in changes.model_fields_set else None
+        found = read_source(model, Hints(model=named))
+        return found.arch, found.preprocess.size if found.preprocess else found.arch.native_size
     fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)
-    return arch, native_size(arch)
+    return arch, arch.native_size
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -1,12 +1,12 @@
 """`resnetkit train`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from resnetkit.cli.options import Changes, DataRoot, Json, Strict, importing, print_json
+from resnetkit.machine.torchrun import place
 
 
 def train_command(
@@ -25,6 +25,15 @@ def train_command(
     changes: Changes = None,
 ) -> int:
     """Train a network on a named set or on a folder of images.
+
+    resnetkit train                       the embedded digits: a minute, no download
+    resnetkit train fashion-mnist         a named set, with the recipe of its name
+    resnetkit train photos/               one folder a class, or train/ and val/ of them
+    resnetkit train photos/ --weights resnet18.imagenet1k_v1
+    resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
+    resnetkit train --resume --out DIR    go on with a run
+
+    The best weights are chosen on a validation split; the test split is scored once, at the end.
 
     Parameters
     ----------
@@ -63,13 +72,13 @@ def train_command(
         data_root=data_root,
         **settings,
     )
-    if os.environ.get("RANK", "0") != "0":
+    if not place().first:
         return 0  # the first rank speaks for all
     figures, folder = classifier.metrics, classifier.folder
     run = folder.parent if folder is not None else Path()
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
-        report = {"run": str(run), "model": classifier.model, "data": classifier.recipe["data"]["name"]}
+        report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
         extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
         print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
@@ -78,7 +87,7 @@ def train_command(
             f"resnetkit predict {run} PICTURE…": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
-        if classifier.recipe["data"]["name"] == "digits":
+        if classifier.origin.data == "digits":
             hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
         print("Next:")
         for hint, what in hints.items():

@@ -7,7 +7,7 @@ several processes that train together, each takes its part of every batch.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnetkit.data.order import Order
-from resnetkit.data.shards.read import Shards
-from resnetkit.data.splits import Files, Images, Split
+from resnetkit.data.splits import Split
+from resnetkit.data.unreadable import whole_batch_lost
 from resnetkit.errors import DataError, StorageError
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import Preprocess
@@ -40,6 +40,20 @@ class Batch:
     """What the loss is computed against: labels (N,), or soft targets (N, num_classes) after mixing."""
     labels: Tensor
     """The true classes, (N,)."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Files that belong to the step and could not be read, and why."""
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """Images to be judged, in the order of their split; none where no file of the batch could be read."""
+
+    images: Tensor
+    """Normalised floats, (N, C, H, W), on the device; (10 N, C, H, W) where ten crops stand for each image."""
+    labels: Tensor
+    """(N,), on the device."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Files of the batch that could not be read, and why."""
 
 
 def training_batches(
@@ -51,25 +65,26 @@ def training_batches(
     start: int,
     stop: int,
     workers: int | None = None,
-    unreadable: dict[str, str],
 ) -> Iterator[Batch]:
     """This rank's part of the batches of steps `start` to `stop`.
 
-    A file that cannot be decoded is left out and named in `unreadable`.
+    A file that cannot be decoded is left out of its batch, which names it.
+    Raises `DataError` (exit code 3) where nothing of a batch is left.
     """
     places = _Places(order, start, stop)
-    if isinstance(split, Images):
-        raw = _from_memory(split, places, augment, compute)
+    if split.pixels is not None:
+        raw = _from_memory(split, split.pixels, places, augment, compute)
     else:
-        raw = _from_files(split, places, augment, compute, workers, unreadable)
-    for step, pixels, labels, epochs, indices in raw:
+        raw = _from_files(split, places, augment, compute, workers)
+    for step, pixels, labels, epochs, indices, lost in raw:
         pixels = augment.geometry(pixels, epochs, indices)
         images = augment.erase(augment.preprocess.normalise(pixels), epochs, indices)
         images, targets = augment.mix(images, labels, step)
-        yield Batch(images, targets, labels)
+        yield Batch(images, targets, labels, lost)
 
 
-RawBatch = tuple[int, Tensor, Tensor, np.ndarray, np.ndarray]
+RawBatch = tuple[int, Tensor, Tensor, np.ndarray, np.ndarray, dict[str, str]]
+"""Step, uint8 pixels, labels, epochs and indices of the images that could be read, and why the others could not be."""
 
 
 class _Places(Sampler[list]):
@@ -91,9 +106,11 @@ class _Places(Sampler[list]):
         return len(self.steps)
 
 
-def _from_memory(split: Images, places: _Places, augment: Augment, compute: Compute) -> Iterator[RawBatch]:
+def _from_memory(
+    split: Split, pixels: Tensor, places: _Places, augment: Augment, compute: Compute
+) -> Iterator[RawBatch]:
     # Pixels stay where they are drawn from: on an accelerator the whole split is moved there once.
-    pixels, labels = compute.tensor(split.pixels), compute.tensor(split.labels)
+    pixels, labels = compute.tensor(pixels), compute.tensor(split.labels_at(np.arange(len(split))))
     for step, epochs, indices in places.arrays():
         chosen = torch.from_numpy(indices).to(pixels.device)
         batch = pixels[chosen]
@@ -102,13 +119,13 @@ def _from_memory(split: Images, places: _Places, augment: Augment, compute: Comp
             batch = torch.stack([augment.pixels(image, epoch, index) for image, epoch, index in drawn])
         else:
             batch = augment.preprocess.batch(batch)
-        yield step, batch, labels[chosen], epochs, indices
+        yield step, batch, labels[chosen], epochs, indices, {}
 
 
 class _TrainingFiles(Dataset):
     """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason."""
 
-    def __init__(self, split: Files | Shards, augment: Augment) -> None:
+    def __init__(self, split: Split, augment: Augment) -> None:
         self.split, self.augment = split, augment
 
     def __getitem__(self, index: tuple[int, int]) -> Tensor | str:
@@ -116,12 +133,12 @@ class _TrainingFiles(Dataset):
         try:
             image = self.split.image(number, self.augment.preprocess.channels)
         except DataError as error:
-            return error.why or error.what
+            return error.reason
         return self.augment.image(image, epoch, number)
 
 
 class _EvaluationFiles(Dataset):
-    def __init__(self, split: Files | Shards, preprocess: Preprocess, ten_crops: bool) -> None:
+    def __init__(self, split: Split, preprocess: Preprocess, ten_crops: bool) -> None:
         self.split, self.channels = split, preprocess.channels
         self.look = preprocess.ten_crops if ten_crops else preprocess.pixels
 
@@ -129,7 +146,7 @@ class _EvaluationFiles(Dataset):
         try:
             return self.look(self.split.image(index, self.channels))
         except DataError as error:
-            return error.why or error.what
+            return error.reason
 
 
 Decoded = tuple[Tensor | None, list[int], dict[int, str]]
@@ -175,20 +192,15 @@ def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int |
 
 
 def _from_files(
-    split: Files | Shards,
-    places: _Places,
-    augment: Augment,
-    compute: Compute,
-    workers: int | None,
-    unreadable: dict[str, str],
+    split: Split, places: _Places, augment: Augment, compute: Compute, workers: int | None
 ) -> Iterator[RawBatch]:
     loader = _loader(_TrainingFiles(split, augment), places, len(split), workers)
     for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
-        unreadable |= {split.name(int(indices[place])): reason for place, reason in why.items()}
+        lost = {split.name(int(indices[place])): reason for place, reason in why.items()}
         if pixels is None:
-            raise DataError("no image of a whole batch can be read", file=split.name(int(indices[0])))
+            raise whole_batch_lost(lost)
         epochs, indices = epochs[good], indices[good]
-        yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices
+        yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices, lost
 
 
 class _InOrder(Sampler[list]):
@@ -212,26 +224,27 @@ def evaluation_batches(
     *,
     batch_size: int,
     workers: int | None = None,
-    unreadable: dict[str, str],
     ranks: Ranks = ALONE,
     ten_crops: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image of this rank's part once, in order: normalised (N, C, H, W), and labels (N,), on the device.
+) -> Iterator[EvaluationBatch]:
+    """Every image of this rank's part once, in order; `batch_size` of them at a time, but for those that are lost.
 
-    With `ten_crops`, ten crops stand for each image, one after the other: (10 N, C, H, W).
+    With `ten_crops`, ten crops stand for each image, one after the other.
     """
     batches = _InOrder(range(len(split))[ranks.share(len(split))], batch_size)
-    if isinstance(split, Images):
+    if split.pixels is not None:
         for batch in batches:
-            part = split.take(np.array(batch))
-            raw = compute.tensor(part.pixels)
+            chosen = np.array(batch)
+            raw = compute.tensor(split.pixels[torch.from_numpy(chosen)])
             pixels = preprocess.ten_crops_batch(raw).flatten(0, 1) if ten_crops else preprocess.batch(raw)
-            yield preprocess.normalise(pixels), compute.tensor(part.labels)
+            yield EvaluationBatch(preprocess.normalise(pixels), compute.tensor(split.labels_at(chosen)))
         return
     loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers)
-    for batch, (pixels, good, why) in zip(batches, loader, strict=True):
-        unreadable |= {split.name(batch[place]): reason for place, reason in why.items()}
-        if pixels is not None:
-            labels = split.labels_at(np.array(batch)[good])
-            pixels = pixels.flatten(0, 1) if ten_crops else pixels
-            yield preprocess.normalise(compute.tensor(pixels)), compute.tensor(labels)
+    nothing = torch.empty(0, preprocess.channels, preprocess.size, preprocess.size, dtype=torch.uint8)
+    for batch, (decoded, good, why) in zip(batches, loader, strict=True):
+        pixels = nothing if decoded is None else decoded.flatten(0, 1) if ten_crops else decoded
+        yield EvaluationBatch(
+            preprocess.normalise(compute.tensor(pixels)),
+            compute.tensor(split.labels_at(np.array(batch)[good])),
+            {split.name(batch[place]): reason for place, reason in why.items()},
+        )

@@ -32,14 +32,16 @@ class Data:
         raise DataError("there is nothing to evaluate on", file=self.name, remedy="a folder val/ or test/")
 
 
-def _refuse_single(source: str | Path, classes: Sequence[str]) -> None:
+def refuse_single(source: str | Path, classes: Sequence[str]) -> None:
+    """Raise `DataError` (exit code 3) for a set of one class."""
     if len(classes) < 2:
         raise DataError(
             f"there is one class only ({', '.join(classes)})", file=source, why="there is nothing to tell apart"
         )
 
 
-def _refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Tensor | np.ndarray]) -> None:
+def refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Tensor | np.ndarray]) -> None:
+    """Raise `DataError` (exit code 3) for a split that lacks a class; `counts` has the images of each, by split."""
     for split_name, present in counts.items():
         missing = [name for name, count in zip(classes, present.tolist(), strict=True) if not count]
         if missing:

@@ -1,10 +1,8 @@
 """Which images a run has seen, so that going on with others is noticed: two numbers for each, of its name and content.
 
-Of a file they are its path, and its size, label and both ends, as the scan has seen them: to read a million files again
-would take longer than to go on. Of an image in memory, which has no name, they are its pixels and its label.
+What they are of, each kind of split knows (`Split.entries`).
 """
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from resnetkit.data.dataset import Data
-from resnetkit.data.shards.read import Shards
-from resnetkit.data.splits import Images, Split
 from resnetkit.machine.storage import replace_file, sha256
-from resnetkit.randomness import key
-
-SPLITS = ("train", "validation", "test")
 
 
 class Fingerprint:
@@ -30,10 +23,9 @@ class Fingerprint:
     def of(cls, data: Data) -> "Fingerprint":
         """Of the training and the validation split; the test split decides nothing."""
         root = Path(data.name)
-        parts = [
-            _entries(name, split, root) for name, split in zip(SPLITS, (data.train, data.validation), strict=False)
-        ]
-        return cls(np.concatenate([part for part in parts if len(part)] or [np.empty((0, 2), dtype=np.int64)]))
+        splits = {"train": data.train, "validation": data.validation}
+        parts = [split.entries(name, root) for name, split in splits.items() if split is not None]
+        return cls(np.concatenate([np.empty((0, 2), dtype=np.int64), *parts]))
 
     @classmethod
     def read(cls, file: Path) -> "Fingerprint | None":
@@ -61,22 +53,3 @@ class Fingerprint:
             "changed": sum(old[name] != new[name] for name in old.keys() & new.keys()),
         }
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "their order"
-
-
-def _entries(name: str, split: Split | None, root: Path) -> np.ndarray:
-    if split is None:
-        return np.empty((0, 2), dtype=np.int64)
-    if isinstance(split, Shards):
-        return np.array([(key(name, file.path.name), file.checksum) for file in split.files], dtype=np.int64)
-    labels = split.labels.tolist()
-    if isinstance(split, Images):
-        pixels = (zlib.crc32(image.numpy().tobytes(), len(name)) for image in split.pixels)
-        return np.array(list(zip(pixels, labels, strict=True)), dtype=np.int64)
-    files = zip(split.paths, labels, split.marks.tolist(), strict=True)
-    pairs = [(key(name, _below(path, root)), key(label, mark)) for path, label, mark in files]
-    return np.array(pairs, dtype=np.int64)
-
-
-def _below(path: Path, root: Path) -> str:
-    """The path inside the set, so that a set may be moved."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

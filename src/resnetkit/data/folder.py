@@ -11,23 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
+from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.scan import Entry, apart, copies, scan, shown
-from resnetkit.data.splits import Files, Images, Listed, Split, hold_out
+from resnetkit.data.splits import Files, Images, Split, complete, listed_files
 from resnetkit.data.survey import IMBALANCE, list_folder, twins
+from resnetkit.data.unreadable import too_many
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
-from resnetkit.images.reading import read_image
 from resnetkit.recipes.schema import DataRecipe
 
 IN_MEMORY_SIDE = 64
 
 
 IN_MEMORY_BYTES = 2**30
-
-
-FEW_UNREADABLE = 3
-"""Training leaves out so many unreadable images in any case; `data.max_unreadable` is the share beyond that."""
 
 
 _COPIES = {
@@ -37,41 +33,36 @@ _COPIES = {
 }
 
 
-def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
+    """A folder of images with one folder a class; `whole` takes it as one test split. Raises `DataError` (code 3)."""
     listing = list_folder(folder)
     if not whole:
-        _refuse_single(folder, listing.classes)
+        refuse_single(folder, listing.classes)
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(folder, paths), strict=True))
     unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
-    splits: dict[str, Files] = {}
-    for name, (members, labels) in listing.splits.items():
-        good = [position for position, path in enumerate(members) if not entries[path].why]
-        marks = np.array([entries[path].content for path in members], dtype=np.int64)
-        everything = Files(tuple(members), torch.tensor(labels, dtype=torch.int64), marks)
-        splits[name] = everything.take(np.array(good, dtype=np.int64))
-    allowed = len(entries) if whole else max(FEW_UNREADABLE, settings.max_unreadable * len(entries))
-    _refuse_unreadable(folder, splits, unreadable, len(entries), allowed)
-    notes = []
+    splits = listed_files(listing, entries)
+    share = 1.0 if whole else settings.max_unreadable  # a score says how many images it counts
+    _refuse_unreadable(folder, splits, unreadable, len(entries), share)
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
-    elif "all" in splits:
-        rest, splits["test"] = hold_out(splits.pop("all"), settings.validation)
-        splits["train"], splits["validation"] = hold_out(rest, settings.validation)
+    found, splits = set(splits), complete(splits, settings.validation)
+    notes = []
+    if "all" in found:
         notes.append(
             f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
             f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
         )
-    elif "validation" not in splits and "train" in splits:
-        splits["train"], splits["validation"] = hold_out(splits["train"], settings.validation)
+    elif "validation" in splits.keys() - found:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
-        _refuse_missing(str(folder), listing.classes, counts)
+        refuse_missing(str(folder), listing.classes, counts)
     if not whole:
         notes += _doubts(folder, listing.classes, splits, entries)
-    held = _into_memory(splits, entries, unreadable)
-    _refuse_unreadable(folder, held, unreadable, len(entries), allowed)
+    held, damaged = _into_memory(splits, entries)
+    unreadable |= damaged
+    _refuse_unreadable(folder, held, unreadable, len(entries), share)
     return Data(
         str(folder),
         listing.classes,
@@ -84,14 +75,13 @@ def _load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
 
 
 def _refuse_unreadable(
-    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, allowed: float
+    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, share: float
 ) -> None:
-    """A few bad files are left out; many are a mistake that training should not paper over. A score says its count."""
-    count = len(unreadable)
+    """Raises where too many files cannot be read, or none of a split can."""
     empty = [name for name, split in splits.items() if not len(split)]
-    if not empty and count <= allowed:
+    if not empty and not too_many(len(unreadable), share, total):
         return
-    what = f"{count:,} of {total:,} images cannot be read"
+    what = f"{len(unreadable):,} of {total:,} images cannot be read"
     if empty:
         what = "no image can be read" if empty == ["all"] else f"the {empty[0]} split has no image"
     raise DataError(
@@ -135,35 +125,38 @@ def _doubts(
             yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
 
 
-def _into_memory(
-    splits: dict[str, Files], entries: dict[Path, Entry], unreadable: dict[str, str]
-) -> Mapping[str, Listed]:
-    """Decode a set of small images of one size once and for all; leave anything else on disk."""
+def _into_memory(splits: dict[str, Files], entries: dict[Path, Entry]) -> tuple[Mapping[str, Split], dict[str, str]]:
+    """Decode a set of small images of one size once and for all, or leave it on disk; and what could not be decoded."""
     sizes = {(entry.width, entry.height) for entry in entries.values() if not entry.why}
     if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
-        return splits
+        return splits, {}
     width, height = sizes.pop()
     if len(entries) * 3 * width * height > IN_MEMORY_BYTES:
-        return splits
-    loaded: dict[str, Listed] = {}
+        return splits, {}
+    loaded: dict[str, Split] = {}
+    damaged: dict[str, str] = {}
     for name, split in splits.items():
         pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
-        good = np.ones(len(split), dtype=bool)
+        good = []
 
-        def decode(position: int, split: Files = split, pixels: Tensor = pixels, good: np.ndarray = good) -> bool:
+        def decode(position: int, split: Files = split, pixels: Tensor = pixels) -> bool | str:
+            """Whether the image is of the size that its header says, or why it cannot be read."""
             try:
-                image = to_tensor(read_image(split.paths[position]))
+                image = to_tensor(split.image(position, 3))
             except DataError as error:
-                unreadable[str(split.paths[position])] = error.why or error.what
-                good[position] = False
-                return True
+                return error.reason
             if image.shape != pixels.shape[1:]:
                 return False
             pixels[position] = image
             return True
 
         with ThreadPoolExecutor() as pool:
-            if not all(pool.map(decode, range(len(split)))):
-                return splits  # a picture whose header does not say that it is turned
-        loaded[name] = Images(pixels, split.labels).take(np.flatnonzero(good))
-    return loaded
+            for position, outcome in enumerate(pool.map(decode, range(len(split)))):
+                if outcome is False:
+                    return splits, damaged  # a picture whose header does not say that it is turned
+                if isinstance(outcome, str):
+                    damaged[split.name(position)] = outcome
+                else:
+                    good.append(position)
+        loaded[name] = Images(pixels, split.labels).take(np.array(good, dtype=np.int64))
+    return loaded, damaged

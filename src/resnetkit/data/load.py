@@ -7,51 +7,54 @@ on the same images.
 from dataclasses import replace
 from pathlib import Path
 
-from resnetkit.data.dataset import Data, _refuse_missing, _refuse_single
-from resnetkit.data.folder import _load_folder
+from resnetkit.data.dataset import Data, refuse_missing, refuse_single
+from resnetkit.data.folder import load_folder
 from resnetkit.data.named import NAMED_SETS
-from resnetkit.data.shards.read import Shards, names_shards, open_shards
-from resnetkit.data.splits import SPLIT_SEED, Split, stratified_split
+from resnetkit.data.shards.read import names_shards, open_shards
+from resnetkit.data.splits import SPLIT_SEED
 from resnetkit.errors import DataError, UsageError
+from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
 
 def load_data(
-    name: str, settings: DataRecipe | None = None, *, data_root: str | Path | None = None, whole: bool = False
+    name: str,
+    settings: DataRecipe | None = None,
+    *,
+    data_root: str | Path | None = None,
+    whole: bool = False,
+    reporter: Reporter | None = None,
 ) -> Data:
     """Load a named set, a folder of images with one folder a class, or shards: a folder of them, or a pattern.
 
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it.
+    folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
+    is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
     settings = settings or DataRecipe(name=name)
     if name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
     elif names_shards(name):
-        data = _load_shards(name, settings, whole=whole)
+        data = _load_shards(name, settings, whole=whole, reporter=reporter)
     elif not Path(name).exists() and Path(name).name == name:
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
-        data = _load_folder(Path(name), settings, whole=whole)
+        data = load_folder(Path(name), settings, whole=whole)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
-        if isinstance(data.train, Shards):
-            train: Split = data.train.limited(settings.limit)
-        else:
-            positions, _ = stratified_split(data.train.labels, 1 - settings.limit / len(data.train))
-            train = data.train.take(positions)
+        train = data.train.limited(settings.limit)
         data = replace(data, train=train)
         data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data
 
 
-def _load_shards(source: str, settings: DataRecipe, *, whole: bool) -> Data:
-    found = open_shards(source)
+def _load_shards(source: str, settings: DataRecipe, *, whole: bool, reporter: Reporter | None) -> Data:
+    found = open_shards(source, reporter=reporter)
     splits, notes = dict(found.splits), list(found.notes)
     if not whole:
-        _refuse_single(source, found.classes)
+        refuse_single(source, found.classes)
     if not settings.allow_missing and not whole:
-        _refuse_missing(source, found.classes, found.counts)
+        refuse_missing(source, found.classes, found.counts)
     if whole and set(splits) == {"train"}:
         splits["test"] = splits.pop("train")
     elif "train" in splits and "validation" not in splits:

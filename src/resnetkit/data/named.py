@@ -10,18 +10,17 @@ import numpy as np
 import torch
 
 from resnetkit.data.dataset import Data
-from resnetkit.data.folder import _load_folder
+from resnetkit.data.folder import load_folder
 from resnetkit.data.splits import Files, Images, hold_out
 from resnetkit.errors import DataError
+from resnetkit.machine.storage import user_cache
 from resnetkit.recipes.schema import DataRecipe
 
 
 def default_data_root() -> Path:
     """Where named sets live: RESNETKIT_DATA, else a folder in the user's cache."""
-    if root := os.environ.get("RESNETKIT_DATA"):
-        return Path(root)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "resnetkit" / "data"
+    root = os.environ.get("RESNETKIT_DATA")
+    return Path(root) if root else user_cache() / "data"
 
 
 def _digits(_root: Path | None, settings: DataRecipe) -> Data:
@@ -75,7 +74,7 @@ def _imagenet(root: Path | None, settings: DataRecipe) -> Data:
             why="it cannot be downloaded without an account",
             remedy="unpack ILSVRC 2012 into its train/ and val/, a folder such as n01440764/ for each class",
         )
-    data = _load_folder(folder, settings, whole=False)
+    data = load_folder(folder, settings, whole=False)
     data = replace(data, name="imagenet", test=data.test or data.validation, validation=None)
     if data.train is None:
         return data  # enough to be scored on

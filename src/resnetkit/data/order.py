@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from resnetkit.data.shards.read import Shards
 from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError
 from resnetkit.machine.ranks import ALONE, Ranks
@@ -130,12 +129,12 @@ def order_of(split: Split, batch_size: int, seed: int, ranks: Ranks = ALONE, *, 
 
     Raises `UsageError` (exit code 2) for shards that are to be `balanced`.
     """
-    if isinstance(split, Shards):
-        if balanced:
+    if balanced:
+        if split.labels is None:
             raise UsageError(
                 "shards cannot be drawn by class", why="their labels are not in memory", remedy="leave it out"
             )
-        return BlockOrder(split.bounds, batch_size, seed, ranks)
-    if balanced:
         return BalancedOrder(split.labels.numpy(), batch_size, seed, ranks)
+    if split.bounds is not None:
+        return BlockOrder(split.bounds, batch_size, seed, ranks)
     return Order(len(split), batch_size, seed, ranks)

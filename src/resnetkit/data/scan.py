@@ -4,7 +4,6 @@
 whole pictures (`duplicates`). Both keep what they saw in one file for each folder, and neither reads it again.
 """
 
-import hashlib
 import json
 import os
 import zlib
@@ -21,7 +20,7 @@ import PIL
 
 from resnetkit.errors import DataError, ResnetkitError
 from resnetkit.images.reading import Stream, check_header, read_file, read_image
-from resnetkit.machine.storage import replace_file, sha256, user_cache
+from resnetkit.machine.storage import replace_file, sha256, sha256_file, user_cache
 
 AUTO = Path()
 """The `cache` that stands for the user's own: the folder manifests in `user_cache()`."""
@@ -141,13 +140,13 @@ def _read(path: Path, stamp: Stamp, *, hashed: bool, decode: bool) -> Entry:
         mark, digest = mark_of(stream), ""
         if hashed:
             stream.seek(0)
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = sha256_file(stream)
         return Entry(*stamp, format=header.format, width=header.width, height=header.height, sha256=digest, mark=mark)
 
     try:
         return read_file(path, look)
     except DataError as error:
-        return Entry(*stamp, why=error.why or error.what)
+        return Entry(*stamp, why=error.reason)
 
 
 def mark_of(stream: Stream) -> int:

@@ -1,25 +1,81 @@
 """A split: labelled images in memory or on disk, and what is asked of their labels.
 
-`Images` are uint8 pixels in memory; `Files` and `Shards` are decoded when needed.
+Whoever is handed a `Split` asks what it can, not which kind it is. `Images` are uint8 pixels in memory, `Files` are
+decoded when needed, and so are `Shards` (`data.shards.read`).
 """
 
 import math
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data.shards.read import Shards
-from resnetkit.errors import UsageError
+from resnetkit.data.scan import Entry
+from resnetkit.data.survey import Listing
+from resnetkit.errors import DataError, UsageError
 from resnetkit.images.reading import read_image
 from resnetkit.randomness import key
 
 SPLIT_SEED = 0
 """Splits that have to be made depend on it alone, so that runs with other seeds are scored on the same images."""
+
+
+class Split(Protocol):
+    """Labelled images, wherever they are."""
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """All images, uint8 (N, C, H, W), where they are in memory."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """All labels, int64 (N,), where they are in memory."""
+
+    @property
+    def bounds(self) -> np.ndarray | None:
+        """Where each run of neighbours that are best read together begins, and where the last ends, (runs + 1,).
+
+        None where one image is as near as the other.
+        """
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """An image, for people."""
+
+    def content(self, index: int) -> bytes:
+        """What an image is made of: equal bytes are equal pictures. Raises `DataError` (exit code 3)."""
+
+    def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
+        """A decoded picture, as `read_image` gives it, from its `content` where that has been read already.
+
+        Raises `DataError` (exit code 3).
+        """
+
+    def labels_at(self, indices: np.ndarray) -> Tensor:
+        """Labels of some images, int64, (N,)."""
+
+    def relabelled(self, numbers: Sequence[int]) -> Self:
+        """The same images, with `numbers[label]` for each label."""
+
+    def limited(self, count: int) -> Self:
+        """About `count` images, drawn from everywhere; all where there are no more."""
+
+    def describe(self) -> str:
+        """How many of what, for people."""
+
+    def entries(self, split: str, root: Path) -> np.ndarray:
+        """For the fingerprint: two numbers for each name and content, int64 (N, 2).
+
+        `split` is what the set calls it; names are those below `root`, so that a set may be moved.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,6 +87,8 @@ class Images:
     labels: Tensor
     """int64, (N,)."""
 
+    bounds = None
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -38,6 +96,39 @@ class Images:
         """The images at `positions`, in that order."""
         chosen = torch.from_numpy(positions)
         return Images(self.pixels[chosen], self.labels[chosen])
+
+    def name(self, index: int) -> str:
+        """Its number: an image in memory has no other name."""
+        return str(index)
+
+    def content(self, index: int) -> bytes:
+        """The pixels of an image."""
+        return self.pixels[index].numpy().tobytes()
+
+    def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:  # noqa: ARG002
+        """A picture of as many channels as all of them have."""
+        return Image.fromarray(self.pixels[index].permute(1, 2, 0).squeeze(2).numpy())
+
+    def labels_at(self, indices: np.ndarray) -> Tensor:
+        """Labels of some images, int64, (N,)."""
+        return self.labels[torch.from_numpy(indices)]
+
+    def relabelled(self, numbers: Sequence[int]) -> "Images":
+        """The same images, with `numbers[label]` for each label."""
+        return replace(self, labels=torch.tensor(numbers, dtype=torch.int64)[self.labels])
+
+    def limited(self, count: int) -> "Images":
+        """About `count` images, the same share of every class; all where there are no more."""
+        return _limited(self, count)
+
+    def describe(self) -> str:
+        """A count, with the size in pixels."""
+        return f"{len(self):,} images of {self.pixels.shape[-1]} x {self.pixels.shape[-2]} px in memory"
+
+    def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
+        """Of each image its pixels, for it has no name, and its label."""
+        pixels = (zlib.crc32(self.content(index), len(split)) for index in range(len(self)))
+        return _pairs(zip(pixels, self.labels.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -49,6 +140,8 @@ class Files:
     """int64, (N,)."""
     marks: np.ndarray
     """int64, (N,): size and both ends of each file, as the scan saw them, so that another in its place is noticed."""
+
+    pixels = bounds = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,19 +155,53 @@ class Files:
         """A file, for people."""
         return str(self.paths[index])
 
-    def image(self, index: int, channels: int) -> Image.Image:
+    def content(self, index: int) -> bytes:
+        """The bytes of a file. Raises `DataError` (exit code 3)."""
+        path = self.paths[index]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError("cannot read the image", file=path, why=error.strerror or str(error)) from error
+
+    def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
-        return read_image(self.paths[index], channels)
+        return read_image(self.paths[index], channels, BytesIO(content) if content is not None else None)
 
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some files, int64, (N,)."""
         return self.labels[torch.from_numpy(indices)]
 
+    def relabelled(self, numbers: Sequence[int]) -> "Files":
+        """The same files, with `numbers[label]` for each label."""
+        return replace(self, labels=torch.tensor(numbers, dtype=torch.int64)[self.labels])
 
-Listed = Images | Files
-"""A split of which every image is listed in memory."""
-Split = Listed | Shards
+    def limited(self, count: int) -> "Files":
+        """About `count` files, the same share of every class; all where there are no more."""
+        return _limited(self, count)
+
+    def describe(self) -> str:
+        """A count."""
+        return f"{len(self):,} files"
+
+    def entries(self, split: str, root: Path) -> np.ndarray:
+        """Of each file its path, and its size, label and both ends, as the scan has seen them.
+
+        To read a million files again would take longer than to go on.
+        """
+        files = zip(self.paths, self.labels.tolist(), self.marks.tolist(), strict=True)
+        return _pairs((key(split, _below(path, root)), key(label, mark)) for path, label, mark in files)
+
+
 Held = TypeVar("Held", Images, Files)
+
+
+def _pairs(pairs: Iterable[tuple[int, int]]) -> np.ndarray:
+    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def _below(path: Path, root: Path) -> str:
+    """The path inside the set, so that a set may be moved."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -99,12 +226,41 @@ def hold_out(train: Held, share: float) -> tuple[Held, Held]:
     return train.take(keep), train.take(out)
 
 
+def _limited(train: Held, count: int) -> Held:
+    if count >= len(train):
+        return train
+    positions, _ = stratified_split(train.labels, 1 - count / len(train))
+    return train.take(positions)
+
+
+def listed_files(listing: Listing, entries: Mapping[Path, Entry]) -> dict[str, Files]:
+    """The splits of a folder as it lists them, without the files that its scan could not read."""
+    splits = {}
+    for name, (paths, labels) in listing.splits.items():
+        marks = np.array([entries[path].content for path in paths], dtype=np.int64)
+        good = [position for position, path in enumerate(paths) if not entries[path].why]
+        everything = Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), marks)
+        splits[name] = everything.take(np.array(good, dtype=np.int64))
+    return splits
+
+
+def complete(splits: Mapping[str, Held], share: float) -> dict[str, Held]:
+    """The splits of a folder with those that it lacks: train, validation and test of "all", validation of "train"."""
+    whole = dict(splits)
+    if "all" in whole:
+        rest, whole["test"] = hold_out(whole.pop("all"), share)
+        whole["train"], whole["validation"] = hold_out(rest, share)
+    elif "train" in whole and "validation" not in whole:
+        whole["train"], whole["validation"] = hold_out(whole["train"], share)
+    return whole
+
+
 def class_weights(split: Split, classes: int) -> Tensor:
     """A weight for each class, (classes,), that makes all of them count the same; 1 on average over the images.
 
     Raises `UsageError` (exit code 2) for shards.
     """
-    if isinstance(split, Shards):
+    if split.labels is None:
         raise UsageError(
             "shards cannot be weighed by class", why="their labels are not in memory", remedy="leave it out"
         )
@@ -113,20 +269,11 @@ def class_weights(split: Split, classes: int) -> Tensor:
     return torch.where(present, len(split) / (present.sum() * counts.clamp(min=1)), 0.0)
 
 
-def describe_split(split: Split | None) -> str:
-    """A count for people, with the pixels of images in memory."""
-    if split is None:
-        return "none"
-    if isinstance(split, Images):
-        return f"{len(split):,} images of {split.pixels.shape[-1]} x {split.pixels.shape[-2]} px in memory"
-    return f"{len(split):,} {'files' if isinstance(split, Files) else f'images in {len(split.files):,} shards'}"
-
-
-def measure(split: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, in 0-1, over all pixels; rounded to four decimals."""
+def measure(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 (N, C, H, W), in 0-1; rounded to four decimals."""
     mean, std = [], []
-    for channel in range(split.pixels.shape[1]):
-        counts = torch.bincount(split.pixels[:, channel].flatten().int(), minlength=256).double()
+    for channel in range(pixels.shape[1]):
+        counts = torch.bincount(pixels[:, channel].flatten().int(), minlength=256).double()
         values = torch.arange(256, dtype=torch.float64) / 255
         share = counts / counts.sum()
         average = float((share * values).sum())

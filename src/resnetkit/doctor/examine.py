@@ -25,6 +25,7 @@ from PIL import Image
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
 from resnetkit.errors import DataError, ResnetkitError
 from resnetkit.images.reading import FORMATS, Stream, orientation, read_file, read_image
+from resnetkit.machine.storage import sha256_file
 
 Progress = Callable[[int, int], None]
 
@@ -81,7 +82,7 @@ def examine(path: Path) -> Entry:
     try:
         return Entry(*stamp, **read_file(path, _everything))
     except DataError as error:
-        return Entry(*stamp, why=error.why or error.what)
+        return Entry(*stamp, why=error.reason)
 
 
 def _everything(path: Path, stream: Stream) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
     pixels.update(upright.tobytes())
     seen: dict[str, Any] = {"width": width, "height": height, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
     stream.seek(0)
-    seen["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    seen["sha256"] = sha256_file(stream)
     seen["mark"] = mark_of(stream)
     stream.seek(0)
     head = stream.read(25)

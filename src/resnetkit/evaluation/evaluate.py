@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,10 +15,10 @@ from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import load_data
 from resnetkit.data.named import NAMED_SETS
-from resnetkit.data.shards.read import Shards
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
-from resnetkit.evaluation.metrics import Tally
+from resnetkit.evaluation.metrics import Score, Tally
+from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.recipes.schema import DataRecipe
@@ -37,14 +36,14 @@ def score(
     ten_crops: bool = False,
     ranks: Ranks = ALONE,
     between: Callable[[], None] = lambda: None,
-) -> dict:
-    """Figures of one split: `count`, `loss` (cross-entropy), `top1`, `top5` (percent), and `unreadable` by file.
+) -> Score:
+    """How good a classifier is on one split.
 
     Every image counts once, for any number of ranks: each scores a part, and the sums are added up. `between` is called
     between batches, as often on one rank as on the other; it may raise. Memory that does not suffice for a batch is
     asked for again in halves. `ten_crops` averages the probabilities of ten crops of each image, as the paper does.
     """
-    unreadable: dict[str, str] = {}
+    lost: dict[str, str] = {}
     tally = Tally(len(classifier.classes), classifier.compute.device)
     batches = evaluation_batches(
         split,
@@ -52,23 +51,23 @@ def score(
         classifier.compute,
         batch_size=batch_size,
         workers=workers,
-        unreadable=unreadable,
         ranks=ranks,
         ten_crops=ten_crops,
     )
     for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
         if (batch := next(batches, None)) is not None:
-            images, labels = batch
-            logits = _in_parts(classifier, images)
-            if ten_crops:
-                logits = logits.view(len(labels), 10, -1).softmax(2).mean(1).log()
-            tally.update(logits, labels, F.cross_entropy(logits, labels))
+            lost |= batch.lost
+            if len(batch.labels):
+                logits = _in_parts(classifier, batch.images)
+                if ten_crops:
+                    logits = logits.view(len(batch.labels), 10, -1).softmax(2).mean(1).log()
+                tally.update(logits, batch.labels, F.cross_entropy(logits, batch.labels))
         between()
     if not ranks.alone:
         tally.restore(ranks.sum(*tally.state()))
-        for others in ranks.gather(unreadable):
-            unreadable |= others
-    return tally.compute() | {"unreadable": unreadable}
+        for others in ranks.gather(lost):
+            lost |= others
+    return replace(tally.compute(), lost=lost)
 
 
 def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
@@ -89,12 +88,14 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
     was for training, and only the images that training held out are scored.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
+    `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
     Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
     Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
@@ -107,17 +108,16 @@ def evaluate(
             remedy="weights whose preprocessing crops, or one crop",
         )
     settings = DataRecipe(name=name, allow_missing=True)
-    trained_on = classifier.recipe.get("data", {})
-    own = name not in NAMED_SETS and "name" in trained_on and Path(trained_on["name"]).resolve() == Path(name).resolve()
-    if own or name in NAMED_SETS:
-        settings = settings.model_copy(update={"validation": trained_on.get("validation", settings.validation)})
-    loaded = load_data(name, settings, data_root=data_root, whole=not own)
+    origin = classifier.origin
+    own = name not in NAMED_SETS and origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
+    if (own or name in NAMED_SETS) and origin.validation is not None:
+        settings = settings.model_copy(update={"validation": origin.validation})
+    loaded = load_data(name, settings, data_root=data_root, whole=not own, reporter=reporter)
     split_name, split = loaded.held_out()
     split = _align(loaded, split, classifier)
     batch_size = max(1, batch_size // crops)
-    figures = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
-    unreadable = loaded.unreadable | figures.pop("unreadable")
-    return {"data": name, "split": split_name} | figures | {"unreadable": unreadable}
+    found = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
+    return {"data": name, "split": split_name} | found.to_dict() | {"unreadable": loaded.unreadable | found.lost}
 
 
 def _align(data: Data, split: Split, classifier: Classifier) -> Split:
@@ -142,8 +142,4 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             file=data.name,
             why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
         )
-    numbers = [known[name] for name in data.classes]
-    if isinstance(split, Shards):
-        return split.renumbered(numbers)
-    table = torch.from_numpy(np.array(numbers, dtype=np.int64))
-    return replace(split, labels=table[split.labels])
+    return split.relabelled([known[name] for name in data.classes])

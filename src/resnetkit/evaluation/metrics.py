@@ -3,8 +3,28 @@
 Written here although torchmetrics has it: importing torchmetrics takes longer than many of our runs.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good on `count` images. Accuracies are in percent; NaN where there was no image."""
+
+    count: int
+    loss: float
+    """Mean cross-entropy."""
+    top1: float
+    top5: float
+    """100 with fewer than five classes."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Files that are not counted, for they could not be read, and why."""
+
+    def to_dict(self) -> dict[str, float]:
+        """For the journal and `--json`: `count, loss, top1, top5`."""
+        return {"count": self.count, "loss": self.loss, "top1": self.top1, "top5": self.top5}
 
 
 class Tally:
@@ -22,12 +42,12 @@ class Tally:
         self.sums += torch.stack([loss.to(self.sums.dtype) * len(labels), hits[:, 0].sum(), hits.any(1).sum()])
         self.count += len(labels)
 
-    def compute(self) -> dict[str, float]:
-        """`count`, `loss` (mean), `top1` and `top5` (percent); with fewer than five classes `top5` is 100."""
+    def compute(self) -> Score:
+        """The figures of all images so far."""
         if not self.count:
-            return {"count": 0, "loss": float("nan"), "top1": float("nan"), "top5": float("nan")}
+            return Score(0, float("nan"), float("nan"), float("nan"))
         loss, top1, top5 = (self.sums / self.count).tolist()
-        return {"count": self.count, "loss": loss, "top1": round(100 * top1, 4), "top5": round(100 * top5, 4)}
+        return Score(self.count, loss, round(100 * top1, 4), round(100 * top5, 4))
 
     def state(self) -> list[float]:
         """The sums so far, exact."""

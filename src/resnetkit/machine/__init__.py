@@ -1,1 +1,5 @@
-"""The machine: device and precision, several processes, signals, the disk, the console."""
+"""The machine that a run is on: devices, processes, signals, disks, consoles.
+
+Enter by `device.choose`, `ranks.current`, `storage.replace_file`, `console.Reporter`. Nothing here knows of images,
+networks or recipes.
+"""

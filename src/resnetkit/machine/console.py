@@ -1,11 +1,21 @@
-"""What a run says while it works: to people on stderr, and to programs as one JSON object a line."""
+"""What is said to people while something works: lines and bars, on stderr."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
 class _Console(Console):
@@ -30,47 +40,46 @@ class Reporter:
 
     @contextmanager
     def progress(
-        self, total: int | None, done: int, images_per_step: int, unit: str = "steps"
+        self,
+        total: int | None,
+        done: int,
+        images_per_step: int = 1,
+        unit: str = "steps",
+        *,
+        rate: str | None = "images/s",
     ) -> Iterator[Callable[..., None]]:
-        """A bar over `total` steps, `done` of which are behind us; gives the function that moves it.
+        """A bar over `total` of what `unit` names, `done` of which are behind us; gives the function that moves it.
 
-        The function takes the steps behind us, and the total where that was not known before.
+        The function takes how many are behind us, and the total where that was not known before. The bar says how fast
+        it goes in `rate`, of which `images_per_step` make one of the unit; none says nothing, for what takes minutes
+        each.
         """
-        if not self.console.is_terminal or self.console.quiet:
-            yield lambda *_: None
-            return
         began = time.monotonic()
-        columns = (
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn(f"{unit}  {{task.fields[speed]:,.0f}} images/s "),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task("training", total=total, completed=done, speed=0.0)
-
-            def move(step: int, of: int | None = None) -> None:
-                speed = (step - done) * images_per_step / max(1e-9, time.monotonic() - began)
-                bar.update(task, completed=step, total=of or total, speed=speed)
-
-            yield move
+        speed = TextColumn(f"{{task.fields[speed]:,.0f}} {rate} ") if rate else TextColumn("")
+        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"{unit} "), speed)
+        with _bar(self.console, columns, "", total=total, completed=done, speed=0.0) as move:
+            yield lambda step, of=None: move(
+                completed=step,
+                total=of or total,
+                speed=(step - done) * images_per_step / max(1e-9, time.monotonic() - began),
+            )
 
 
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar in bytes on a terminal; gives the function that takes the bytes so far and the bytes in all."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _done, _total: None
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with _bar(Reporter().console, columns, name, total=None) as move:
+        yield lambda done, total: move(completed=done, total=total)
+
+
+@contextmanager
+def _bar(
+    console: Console, columns: Sequence[ProgressColumn], name: str, **fields: Any
+) -> Iterator[Callable[..., None]]:
+    """A bar with these columns and the time that is left, where there is a terminal; gives what takes new fields."""
+    if not console.is_terminal or console.quiet:
+        yield lambda **_: None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
+        yield partial(bar.update, bar.add_task(name, **fields))

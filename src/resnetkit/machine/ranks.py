@@ -1,4 +1,4 @@
-"""Several processes that train one network: who they are, and how they agree.
+"""Several processes that train one network, and how they agree.
 
 PyTorch's own engine: `torchrun` starts the processes and says to each which it is, `torch.distributed` carries the
 tensors. A single process is a world of one, for which nothing here does anything.
@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 from resnetkit.errors import PeerError, ResnetkitError, UsageError
 from resnetkit.machine.signals import hear_of_parents_death
+from resnetkit.machine.torchrun import Place, place
 
 Result = TypeVar("Result")
 PATIENCE = "RESNETKIT_PEER_SECONDS"
@@ -26,28 +27,11 @@ PATIENCE = "RESNETKIT_PEER_SECONDS"
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among `size` of them; `local` counts those on this machine."""
+class Ranks(Place):
+    """This process among `size` of them, and how they agree."""
 
-    rank: int = 0
-    size: int = 1
-    local: int = 0
     waits: list[float] = field(default_factory=list, compare=False)
     """Seconds that this rank has waited for the others, at each place where they meet."""
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the one that speaks and writes."""
-        return self.rank == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is nobody to agree with."""
-        return self.size == 1
-
-    def share(self, count: int) -> slice:
-        """This rank's part of `count` things in a row. The parts differ by one at most, and join to the whole."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all ranks."""
@@ -127,15 +111,8 @@ ALONE = Ranks()
 
 def current() -> Ranks:
     """What `torchrun` says of this process; a world of one without it. Nothing is connected yet."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return ALONE
-    rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return Ranks(rank, size, local)
-
-
-def restarted() -> bool:
-    """Whether `torchrun` has started this process anew after a failure: then the same command goes on."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    here = place()
+    return Ranks(here.rank, here.size, here.local)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ fill the disk, before and after each of them.
 
 import hashlib
 import os
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 from resnetkit.errors import StorageError
@@ -73,6 +74,14 @@ def sync_folder(folder: Path) -> None:
 def sha256(content: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(file: Path | BufferedReader | BytesIO) -> str:
+    """The SHA-256 of a file, or of what is left of an open one, in hexadecimal; read piece by piece."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            return sha256_file(stream)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def user_cache() -> Path:

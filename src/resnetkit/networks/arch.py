@@ -5,10 +5,12 @@ Mappings in Deep Residual Networks (arXiv 1603.05027), "the second paper".
 """
 
 import fnmatch
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+import reprlib
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from resnetkit.errors import UsageError
 
@@ -17,22 +19,34 @@ EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
 """Channels that a block puts out for each channel of its stage's width."""
 CONVOLUTIONS: dict[BlockKind, int] = {"basic": 2, "bottleneck": 3}
 
+MOST_STAGES = 16
+MOST_BLOCKS = 10_000
+MOST_PARAMETERS = 2_000_000_000
+"""8 GB of float32, twice as many as the widest residual network that was published has."""
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
+Counts = Annotated[tuple[Count, ...], Field(max_length=MOST_STAGES)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class Arch:
-    """What a network is, in numbers. Two networks differ where their `Arch` differs, and nowhere else."""
+    """What a network is, in numbers. Two networks differ where their `Arch` differs, and nowhere else.
 
-    depths: tuple[int, ...]
+    The sentence under a field is also the help of its flag, `--model.FIELD`.
+    Raises `UsageError` (exit code 2) for a value that a field cannot have, and for values that do not go together.
+    """
+
+    depths: Counts
     """Blocks in each stage."""
     block: BlockKind = "basic"
     """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end (paper, Figure 5)."""
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: Counts = (64, 128, 256, 512)
     """Channels of a stage; a bottleneck puts out four times as many."""
-    strides: tuple[int, ...] = (1, 2, 2, 2)
+    strides: Counts = (1, 2, 2, 2)
     """Stride of the first block of each stage."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """7x7 stride 2 and max pooling (Table 1), or one 3x3 at full resolution (section 4.2)."""
-    stem_width: int = 64
+    stem_width: Count = 64
     """Channels after the stem."""
     stem_padding: bool = True
     """False lets the stem's convolution leave out the border, as one of the tutorials does."""
@@ -44,9 +58,9 @@ class Arch:
     """Where the shape changes: A identity padded with zero channels, B projection; C projects everywhere."""
     stride_on: Literal["3x3", "1x1"] = "3x3"
     """Where a bottleneck strides: on the 3x3 (v1.5, as torchvision) or on the first 1x1 (v1, as the paper)."""
-    groups: int = 1
+    groups: Count = 1
     """Groups of a bottleneck's 3x3 convolution: ResNeXt's cardinality (arXiv 1611.05431)."""
-    group_width: int = 64
+    group_width: Count = 64
     """Channels of each group, for a stage of width 64; 128 in a single group makes a wide net (arXiv 1605.07146)."""
     conv_bias: bool = False
     """Biases in the convolutions of the stem and the blocks (redundant before BatchNorm)."""
@@ -56,10 +70,25 @@ class Arch:
     """He initialisation of the convolutions (fan out), or what PyTorch's layers start with."""
     zero_init_residual: bool = False
     """Start every block as the identity: its last BatchNorm begins with weight zero (arXiv 1706.02677)."""
-    drop_path: float = 0.0
+    drop_path: Probability = 0.0
     """Stochastic depth (arXiv 1603.09382): probability of leaving out the last block; earlier ones in proportion."""
-    in_channels: int = 3
-    num_classes: int = 1000
+    in_channels: Count = 3
+    """Channels of an image."""
+    num_classes: Count = 1000
+    """Outputs of the classifier."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            first, names = error.errors()[0], [field.name for field in fields(cls)]
+            place = first["loc"][0]
+            name = names[place] if isinstance(place, int) else place
+            if name not in names:
+                raise UsageError.unknown("field of a network", str(name)[:80], names) from error
+            raise UsageError(f"{name} = {reprlib.repr(first['input'])} cannot be", why=first["msg"]) from error
 
     def __post_init__(self) -> None:
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
@@ -68,11 +97,16 @@ class Arch:
                 why=f"depths {self.depths}, widths {self.widths} and strides {self.strides} differ in length",
                 remedy="give one depth, one width and one stride for each stage",
             )
-        counts = (self.stem_width, self.groups, self.group_width, self.in_channels, self.num_classes)
-        if min(*self.depths, *self.widths, *self.strides, *counts) < 1:
-            raise UsageError("the network cannot be built", why="a depth, width, stride or count is below 1")
-        if not 0 <= self.drop_path < 1:
-            raise UsageError(f"drop_path = {self.drop_path} cannot be", why="it is a probability below 1")
+        if sum(self.depths) > MOST_BLOCKS or self.parameters > MOST_PARAMETERS:
+            raise UsageError(
+                "the network is too large",
+                why=f"it has {sum(self.depths):,} blocks and {self.parameters:,} parameters",
+                remedy=f"at most {MOST_BLOCKS:,} blocks and {MOST_PARAMETERS:,} parameters",
+            )
+        if self.block == "bottleneck" and min(map(self.inner_width, self.widths)) < 1:
+            raise UsageError(
+                f"group_width = {self.group_width} cannot be", why="a stage would have groups of no channel"
+            )
         if self.block == "basic" and (self.groups, self.group_width) != (1, 64):
             raise UsageError("groups need a bottleneck", remedy='block="bottleneck"')
         if self.preactivation and self.zero_init_residual:
@@ -89,27 +123,51 @@ class Arch:
                 remedy='shortcut="B"',
             )
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, also after a way through JSON, where tuples became lists.
-
-        Raises `UsageError` (exit code 2) for an unknown field or a value that it cannot have.
-        """
-        known = {field.name for field in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise UsageError.unknown("field of a network", key, known)
-        try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = first["loc"][0] if first["loc"] else "a field"
-            raise UsageError(f"{name} = {first['input']!r} cannot be", why=first["msg"]) from error
-
     @property
     def out_widths(self) -> tuple[int, ...]:
         """Channels that leave each stage."""
         return tuple(width * EXPANSION[self.block] for width in self.widths)
+
+    def inner_width(self, width: int) -> int:
+        """Channels inside a bottleneck of a stage of that width."""
+        return int(width * (self.group_width / 64)) * self.groups
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network, from the numbers alone: nothing is built."""
+
+        def convolution(before: int, after: int, kernel: int, groups: int = 1) -> int:
+            return before // groups * after * kernel**2 + (after if self.conv_bias else 0)
+
+        def block(before: int, width: int, after: int, *, projected: bool) -> int:
+            if self.block == "basic":
+                count = convolution(before, width, 3) + convolution(width, width, 3)
+                norms = (before if self.preactivation else width) + width
+            else:
+                inner = self.inner_width(width)
+                count = convolution(before, inner, 1) + convolution(inner, inner, 3, self.groups)
+                count += convolution(inner, after, 1)
+                norms = 2 * inner + (before if self.preactivation else after)
+            if projected:
+                count += convolution(before, after, 1)
+                norms += after if self.projection_norm else 0
+            return count + 2 * norms
+
+        count = convolution(self.in_channels, self.stem_width, 7 if self.stem == "imagenet" else 3)
+        count += 0 if self.preactivation else 2 * self.stem_width
+        before = self.stem_width
+        for depth, width, after, stride in zip(self.depths, self.widths, self.out_widths, self.strides, strict=True):
+            everywhere = self.residual and self.shortcut == "C"
+            changes = self.residual and self.shortcut == "B" and (before != after or stride > 1)
+            count += block(before, width, after, projected=everywhere or changes)
+            count += (depth - 1) * block(after, width, after, projected=everywhere)
+            before = after
+        return count + (2 * before if self.preactivation else 0) + (before + 1) * self.num_classes
+
+    @property
+    def native_size(self) -> int:
+        """The side in pixels that the network was drawn for."""
+        return 224 if self.stem == "imagenet" else 32
 
     @property
     def source(self) -> str:
@@ -190,4 +248,5 @@ def get_arch(name: str, **changes: Any) -> Arch:
     """
     if name not in VARIANTS:
         raise UsageError.unknown("model", name, VARIANTS, remedy="resnetkit list models")
-    return Arch.from_dict(asdict(VARIANTS[name]) | changes)
+    settings: dict[str, Any] = asdict(VARIANTS[name]) | changes
+    return Arch(**settings)

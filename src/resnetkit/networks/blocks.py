@@ -101,7 +101,7 @@ class Bottleneck(Block):
         super().__init__()
         before, on = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
         out_width = width * self.expansion
-        inner = int(width * (arch.group_width / 64)) * arch.groups
+        inner = arch.inner_width(width)
         norms = (in_width, inner, inner) if arch.preactivation else (inner, inner, out_width)
         self.conv1 = nn.Conv2d(in_width, inner, 1, before, bias=arch.conv_bias)
         self.bn1 = nn.BatchNorm2d(norms[0])
@@ -122,7 +122,7 @@ class Bottleneck(Block):
         return self.bn3(self.conv3(x))
 
 
-class PlainBasicBlock(BasicBlock):
+class _Plain(Block):
     """relu(F(x)): the same layers with nothing added (paper, Figure 3 middle)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,12 +130,12 @@ class PlainBasicBlock(BasicBlock):
         return self.relu(self.residual(x))
 
 
-class PlainBottleneck(Bottleneck):
-    """relu(F(x)) for the bottleneck."""
+class PlainBasicBlock(_Plain, BasicBlock):
+    """The basic block without its shortcut."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H', W')."""
-        return self.relu(self.residual(x))
+
+class PlainBottleneck(_Plain, Bottleneck):
+    """The bottleneck without its shortcut."""
 
 
 class _Preactivation(Block):
@@ -182,7 +182,7 @@ class PreactBottleneck(_Preactivation, Bottleneck):
         return self.conv3(self.relu(self.bn3(x)))
 
 
-class PlainPreactBasicBlock(PreactBasicBlock):
+class _PlainPreactivation(_Preactivation):
     """F(x) alone, in the order of the second paper."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,12 +190,12 @@ class PlainPreactBasicBlock(PreactBasicBlock):
         return self.residual(x)
 
 
-class PlainPreactBottleneck(PreactBottleneck):
-    """F(x) alone, in the order of the second paper."""
+class PlainPreactBasicBlock(_PlainPreactivation, PreactBasicBlock):
+    """The basic block of the second paper without its shortcut."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H', W')."""
-        return self.residual(x)
+
+class PlainPreactBottleneck(_PlainPreactivation, PreactBottleneck):
+    """The bottleneck of the second paper without its shortcut."""
 
 
 _CLASSES: dict[tuple[BlockKind, bool, bool], type[BasicBlock] | type[Bottleneck]] = {

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetkit.networks.arch import VARIANTS, Arch, get_arch, list_models
+from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
-
-__all__ = ["VARIANTS", "Arch", "ResNet", "create_model", "get_arch", "list_models"]
 
 
 class ResNet(nn.Module):
@@ -125,8 +123,8 @@ def _still(part: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def create_model(name: str, **changes: Any) -> ResNet:
-    """Build a network with fresh parameters: `create_model("resnet18", stem="cifar", num_classes=10)`.
+def build(name: str, **changes: Any) -> ResNet:
+    """A network with fresh parameters: `build("resnet18", stem="cifar", num_classes=10)`.
 
     `changes` are fields of `Arch`. Parameters come from PyTorch's global random state: call `torch.manual_seed` first.
     """

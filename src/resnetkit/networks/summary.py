@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import UsageError
-from resnetkit.networks.resnet import Arch, ResNet
+from resnetkit.networks.arch import Arch
+from resnetkit.networks.resnet import ResNet
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from resnetkit.errors import UsageError
-from resnetkit.recipes.schema import LENGTHS, Recipe
+from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe
 
 
 def list_recipes() -> dict[str, str]:
@@ -67,7 +67,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
     """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds."""
     if any(changes.get(length) is not None for length in LENGTHS):
-        for length in (*LENGTHS, "min_steps", "max_steps"):
+        for length in (*LENGTHS, *BOUNDS):
             settings.pop(length, None)
     for key, value in changes.items():
         if isinstance(value, dict):

@@ -5,13 +5,18 @@ Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAM
 
 import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable, Collection
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 from resnetkit.errors import UsageError
+from resnetkit.networks.arch import Arch
 
 LENGTHS = ("epochs", "steps", "examples")
+BOUNDS = ("min_steps", "max_steps")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
 
 
@@ -24,8 +29,25 @@ def _is_duration(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_is_duration)]
 
 
+class OnResume(Enum):
+    """Whether a key may differ from what the run was begun with when it goes on."""
+
+    FREE = "it changes neither the images nor the network"
+    WITH_LEAVE = "where it is asked for with --allow-change KEY; the journal says so"
+    REFUSED = "it makes another run of it"
+
+
+Value = TypeVar("Value")
+Free = Annotated[Value, OnResume.FREE]
+WithLeave = Annotated[Value, OnResume.WITH_LEAVE]
+"""Types of keys, and of whole sections, that say so. A key that says nothing is refused: that is never wrong."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Section = TypeVar("Section", bound=_Section)
 
 
 class DataRecipe(_Section):
@@ -38,8 +60,8 @@ class DataRecipe(_Section):
     resize: int | None = Field(
         None, ge=1, le=8192, description="Shorter side before the centre crop; none means image_size."
     )
-    batch_size: int = Field(128, ge=1, description="Images in a step, over all devices.")
-    micro_batch: int | None = Field(
+    batch_size: WithLeave[int] = Field(128, ge=1, description="Images in a step, over all devices.")
+    micro_batch: WithLeave[int | None] = Field(
         None, ge=2, description="Images at a time through the network; the step is that of the whole batch."
     )
     validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
@@ -48,8 +70,10 @@ class DataRecipe(_Section):
     std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     sampling: Literal["natural", "balanced"] = Field("natural", description="balanced: each class equally often.")
     allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
-    max_unreadable: float = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
-    workers: int | None = Field(None, ge=0, description="Processes that decode files; none chooses by the machine.")
+    max_unreadable: Free[float] = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
+    workers: Free[int | None] = Field(
+        None, ge=0, description="Processes that decode files; none chooses by the machine."
+    )
 
 
 class AugmentRecipe(_Section):
@@ -65,49 +89,59 @@ class AugmentRecipe(_Section):
     cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
 
 
+def _with_fields_of(arch: type[Arch], *, without: Collection[str]) -> Callable[[type[Section]], type[Section]]:
+    """Give a section the fields of `arch`, each with its sentence and its bounds; none, unless they are set."""
+    known: dict[str, FieldInfo] = vars(arch)["__pydantic_fields__"]
+    fields: dict[str, Any] = {
+        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+        for name, field in known.items()
+        if name not in without
+    }
+
+    def extend(section: type[Section]) -> type[Section]:
+        return create_model(
+            section.__name__, __base__=section, __module__=section.__module__, __doc__=section.__doc__, **fields
+        )
+
+    return extend
+
+
+@_with_fields_of(Arch, without=("in_channels", "num_classes"))
 class ModelRecipe(_Section):
     """Which network. All but `name` and `weights` are fields of `Arch`; none keeps the variant's own."""
 
     name: str = Field("resnet20", description="See `resnetkit list models`.")
     weights: str | None = Field(None, description="Start from these: a name, a file, a folder, a hub id; or none.")
-    depths: tuple[int, ...] | None = None
-    block: Literal["basic", "bottleneck"] | None = None
-    widths: tuple[int, ...] | None = None
-    strides: tuple[int, ...] | None = None
-    stem: Literal["imagenet", "cifar"] | None = None
-    stem_width: int | None = Field(None, ge=1)
-    stem_padding: bool | None = None
-    residual: bool | None = None
-    shortcut: Literal["A", "B", "C"] | None = None
-    stride_on: Literal["3x3", "1x1"] | None = None
-    preactivation: bool | None = None
-    groups: int | None = Field(None, ge=1)
-    group_width: int | None = Field(None, ge=1)
-    zero_init_residual: bool | None = None
-    drop_path: float | None = Field(None, ge=0, lt=1)
-    conv_bias: bool | None = None
-    projection_norm: bool | None = None
-    init: Literal["he", "torch"] | None = None
 
 
 class OptimRecipe(_Section):
     """How parameters move. The learning rate is a function of the step alone."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="Peak learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(1e-4, ge=0)
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="The optimizer.")
+    lr: WithLeave[float] = Field(0.1, gt=0, description="Peak learning rate.")
+    momentum: WithLeave[float] = Field(0.9, ge=0, lt=1, description="Of sgd alone.")
+    nesterov: WithLeave[bool] = Field(True, description="The momentum is Nesterov's.")
+    weight_decay: WithLeave[float] = Field(
+        1e-4, ge=0, description="Part of itself that each parameter loses, times the rate."
+    )
     decay_all: bool = Field(True, description="False spares BatchNorm and biases from weight decay.")
-    schedule: Literal["constant", "steps", "cosine", "linear"] = Field("cosine", description="After the warm-up.")
-    milestones: tuple[Duration, ...] = Field((), description="Where `steps` multiplies the rate by gamma.")
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup: Duration = Field("0%", description='For example "5 epochs", "400 steps", "20%".')
-    warmup_shape: Literal["linear", "constant"] = "linear"
-    warmup_factor: float = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    layer_decay: float = Field(1.0, gt=0, le=1, description="Factor of the rate for each stage away from the head.")
-    clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
+    schedule: WithLeave[Literal["constant", "steps", "cosine", "linear"]] = Field(
+        "cosine", description="After the warm-up."
+    )
+    milestones: WithLeave[tuple[Duration, ...]] = Field((), description="Where `steps` multiplies the rate by gamma.")
+    gamma: WithLeave[float] = Field(0.1, gt=0, le=1, description="What `steps` multiplies the rate by.")
+    warmup: WithLeave[Duration] = Field("0%", description='For example "5 epochs", "400 steps", "20%".')
+    warmup_shape: WithLeave[Literal["linear", "constant"]] = Field(
+        "linear", description="constant: at warmup_factor until it ends."
+    )
+    warmup_factor: WithLeave[float] = Field(0.0, ge=0, le=1, description="Share of lr at the start of the warm-up.")
+    label_smoothing: WithLeave[float] = Field(
+        0.0, ge=0, lt=1, description="Share of the target spread over all classes."
+    )
+    layer_decay: WithLeave[float] = Field(
+        1.0, gt=0, le=1, description="Factor of the rate for each stage away from the head."
+    )
+    clip: WithLeave[float | None] = Field(None, gt=0, description="Largest gradient norm.")
     ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights; 0 is off.")
 
 
@@ -125,7 +159,7 @@ class TransferRecipe(_Section):
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
-    every_epochs: int = Field(1, ge=1)
+    every_epochs: int = Field(1, ge=1, description="After so many epochs.")
     every_steps: int | None = Field(None, ge=1, description="And within an epoch, after so many steps.")
     every_minutes: float = Field(10.0, gt=0, description="And after so many minutes.")
     keep: int = Field(2, ge=1, description="Older ones are deleted.")
@@ -136,31 +170,33 @@ class Expect(_Section):
 
     top1: float | None = Field(None, ge=0, le=100, description="Percent, on the test split.")
     seconds: float | None = Field(None, gt=0, description="Training time on the machine named in the header.")
-    runs: int | None = Field(None, ge=1)
+    runs: int | None = Field(None, ge=1, description="How often it was measured.")
 
 
 class Recipe(_Section):
     """Everything that decides the outcome of a run."""
 
-    epochs: float | None = Field(None, gt=0, description="Length of training; or steps, or examples.")
-    steps: int | None = Field(None, ge=1)
-    examples: int | None = Field(None, ge=1)
-    min_steps: int = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
-    max_steps: int | None = Field(None, ge=1, description="And at most so long.")
-    seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where it is native.")
+    epochs: WithLeave[float | None] = Field(None, gt=0, description="Length of training; or steps, or examples.")
+    steps: WithLeave[int | None] = Field(None, ge=1, description="Length of training in batches.")
+    examples: WithLeave[int | None] = Field(None, ge=1, description="Length of training in images.")
+    min_steps: WithLeave[int] = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
+    max_steps: WithLeave[int | None] = Field(None, ge=1, description="And at most so long.")
+    seed: int = Field(0, ge=0, description="From which every random number is drawn.")
+    device: Free[str] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    precision: WithLeave[Literal["auto", "fp32", "bf16"]] = Field(
+        "auto", description="auto takes bf16 where it is native."
+    )
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")
-    sync_batchnorm: bool = Field(False, description="BatchNorm over all ranks together; accelerators only.")
-    recompute: bool = Field(False, description="Keep few activations and compute the others again: less memory.")
+    sync_batchnorm: Free[bool] = Field(False, description="BatchNorm over all ranks together; accelerators only.")
+    recompute: Free[bool] = Field(False, description="Keep few activations and compute the others again: less memory.")
     data: DataRecipe = DataRecipe()
-    augment: AugmentRecipe = AugmentRecipe()
+    augment: WithLeave[AugmentRecipe] = AugmentRecipe()
     model: ModelRecipe = ModelRecipe()
     optim: OptimRecipe = OptimRecipe()
     transfer: TransferRecipe = TransferRecipe()
-    checkpoint: CheckpointRecipe = CheckpointRecipe()
-    expect: Expect = Expect()
+    checkpoint: Free[CheckpointRecipe] = CheckpointRecipe()
+    expect: Free[Expect] = Expect()
 
     def total_steps(self, images: int) -> int:
         """Length of the run in steps, for a training split of `images` images."""
@@ -176,6 +212,18 @@ class Recipe(_Section):
         import tomli_w
 
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def keys_on_resume(section: type[BaseModel] = Recipe, given: OnResume = OnResume.REFUSED) -> dict[str, OnResume]:
+    """Every key of a section by dotted name, with what it says itself, or else its section, or else what is `given`."""
+    found: dict[str, OnResume] = {}
+    for name, field in section.model_fields.items():
+        said = next((mark for mark in field.metadata if isinstance(mark, OnResume)), given)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= {f"{name}.{key}": mark for key, mark in keys_on_resume(field.annotation, said).items()}
+        else:
+            found[name] = said
+    return found
 
 
 def duration_steps(text: str, *, total_steps: int, images: int, batch_size: int) -> int:

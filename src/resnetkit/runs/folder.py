@@ -24,43 +24,14 @@ from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine import storage
 from resnetkit.machine.storage import replace_file, sync_folder
 from resnetkit.recipes.load import load_recipe
-from resnetkit.recipes.schema import LENGTHS, Recipe
+from resnetkit.recipes.schema import BOUNDS, LENGTHS, OnResume, Recipe, keys_on_resume
 from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
 from resnetkit.runs.choice import decide
 from resnetkit.runs.journal import Journal
 
-FREE = (
-    *("device", "recompute", "sync_batchnorm", "data.workers", "data.max_unreadable"),
-    *("checkpoint.every_epochs", "checkpoint.every_steps", "checkpoint.every_minutes", "checkpoint.keep"),
-    *("expect.top1", "expect.seconds", "expect.runs"),
-)
-"""Keys of a recipe that may differ when a run goes on: they change neither the images nor the network."""
-LENGTH = (*LENGTHS, "min_steps", "max_steps")
-WITH_LEAVE = (
-    *(*LENGTH, "precision", "data.batch_size", "data.micro_batch"),
-    *(f"augment.{name}" for name in ("flip", "pad_crop", "random_resized_crop", "crop_scale")),
-    *(f"augment.{name}" for name in ("trivial_augment", "random_erasing", "mixup", "cutmix")),
-    *(f"optim.{name}" for name in ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")),
-    *(
-        f"optim.{name}"
-        for name in ("warmup", "warmup_shape", "warmup_factor", "label_smoothing", "clip", "layer_decay")
-    ),
-)
-"""Keys that may differ where it is asked for with `--allow-change KEY`; the journal says so."""
-REFUSED = (
-    *("seed", "freeze", "class_weights", "data.sampling", "optim.name", "optim.decay_all", "optim.ema"),
-    *(
-        f"data.{name}"
-        for name in ("name", "image_size", "resize", "validation", "limit", "mean", "std", "allow_missing")
-    ),
-    *(f"model.{name}" for name in ("name", "weights", "depths", "block", "widths", "strides", "stem", "stem_width")),
-    *(f"model.{name}" for name in ("residual", "shortcut", "stride_on", "preactivation", "groups", "group_width")),
-    *(f"model.{name}" for name in ("zero_init_residual", "drop_path", "conv_bias", "projection_norm", "init")),
-    "model.stem_padding",
-    *(f"transfer.{name}" for name in ("mode", "mirror", "crops", "folds")),
-)
-"""Keys that make another run of it."""
+ON_RESUME = keys_on_resume()
+WITH_LEAVE = tuple(name for name, may in ON_RESUME.items() if may is OnResume.WITH_LEAVE)
 
 
 @dataclass(frozen=True)
@@ -235,13 +206,13 @@ def _refuse_occupied(folder: Path, *, is_run: bool) -> None:
 
 def _changes(old: Recipe, new: Recipe, file: Path, allow: Collection[str]) -> list[tuple[str, Any, Any]]:
     """Keys that differ with leave. Raises `UsageError` for one that may not, or for which no leave was given."""
-    if any(name in LENGTH for name in allow):
-        allow = {*allow, *LENGTH}  # a new length does away with the old one, whatever its unit
+    if any(name in (*LENGTHS, *BOUNDS) for name in allow):
+        allow = {*allow, *LENGTHS, *BOUNDS}  # a new length does away with the old one, whatever its unit
     before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     changed = []
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name), after.get(name)
-        if was == now or name in FREE:
+        if was == now or ON_RESUME[name] is OnResume.FREE:
             continue
         if name not in allow:
             remedy = (

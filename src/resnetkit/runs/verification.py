@@ -50,7 +50,7 @@ def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = No
         command += ["--recipe", str(recipe), "--steps", str(STEPS), "--data.limit", str(limit)]
         command += ["--data.batch-size", str(min(settings.data.batch_size, limit // 5))]
         command += ["--checkpoint.every-steps", str(EVERY), "--checkpoint.keep", "20", "--out"]
-        with reporter.progress(3, 0, 1, "runs") as progress:
+        with reporter.progress(3, 0, unit="runs", rate=None) as progress:
             _run([*command, str(whole)])
             progress(1)
             _kill([*command, str(killed)], killed / "checkpoints" / f"step-{KILL_AFTER:08d}")

@@ -1,5 +1,5 @@
-"""Questions put to residual networks, each answered by an experiment that anybody can repeat.
+"""The laboratory: a claim about residual networks, put to the test.
 
-A study is one file with one `STUDY`; `study.py` runs it, `page.py` writes it down. Nothing but the command line imports
-this package.
+Enter by `laboratory.run_study`. A study is one file with one table `STUDY`; what several need is in `fit`, `spread`,
+`derivative` and `faults`.
 """

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import Grid, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.fit import SHAPES, fit, stacked, warmup
+from resnetkit.studies.spread import Spread, at_best_rate, chance, left_out
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,25 +15,19 @@ if TYPE_CHECKING:
 
 NETWORKS = ("plain", "residual")
 
-QUICK = Grid(depths=(8, 20, 44), rates=(0.03, 0.1), seeds=3, epochs=10)
-FULL = Grid(depths=(20, 32, 44, 56, 110), rates=(0.03, 0.1), seeds=3)
+
+QUICK = Grid(sweeps=(Sweep(combinations(depth=(8, 20, 44), lr=(0.03, 0.1), network=NETWORKS)),), recipe={"epochs": 10})
+FULL = Grid(sweeps=(Sweep(combinations(depth=(20, 32, 44, 56, 110), lr=(0.03, 0.1), network=NETWORKS)),))
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
-
-
-def _rows(place: Place) -> list[Row]:
-    return _grid(place).rows(place, "network", NETWORKS)
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
-    depth, epochs = int(row["depth"]), _grid(place).epochs
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """Train the net, then one line for each epoch."""
+    depth = int(row["depth"])
     optim = {"lr": row["lr"]} | warmup(place, depth).get("optim", {})
     name = "{network}{depth}-lr{lr}-seed{seed}".format(**row)
-    model = {**stacked(depth), "residual": row["network"] == "residual"}
+    model = stacked(depth) | SHAPES[str(row["network"])]
     try:
-        done = fit(place, name, seed=row["seed"], model=model, optim=optim, epochs=epochs)
+        done = fit(place, name, seed=row["seed"], model=model, optim=optim, **STUDY.grid(place).recipe)
     except DivergedError:
         return [{"epoch": 0.0, "train_error": math.nan, "held_out_error": math.nan, "test_error": math.nan}]
     return [
@@ -74,10 +68,10 @@ def _compare(network: str, ends: dict[int, Spread]) -> tuple[str, str]:
     shallow, deep = min(ends), max(ends)
     pair = f"the {network} net of {deep} layers fits its own training images"
     if ends[deep].above(ends[shallow]):
-        why = luck(ends[deep], ends[shallow])
+        why = chance(ends[deep], ends[shallow])
         return "worse", f"With depth it gets worse: {pair} worse than that of {shallow} ({why})."
     if ends[shallow].above(ends[deep]):
-        why = luck(ends[shallow], ends[deep])
+        why = chance(ends[shallow], ends[deep])
         return "better", f"With depth it gets better: {pair} better than that of {shallow} ({why})."
     return "open", f"Depth makes no clear difference: {pair} as well as that of {shallow}, as far as the seeds tell."
 
@@ -102,7 +96,8 @@ MEANING = {
 """By whether plain nets get worse with depth, and whether residual ones do not."""
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """Whether plain nets get worse with depth on the images that they learn from, and residual ones not."""
     ends = {network: _ends(results, network, "train_error") for network in NETWORKS}
     tests = {network: _ends(results, network, "test_error") for network in NETWORKS}
     verdicts = {network: _compare(network, ends[network]) for network in NETWORKS}
@@ -141,7 +136,8 @@ def _answer(results: Sequence[Row]) -> str:
     return "\n\n".join(parts + left_out(results, "{network} {depth} at {lr}"))
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """The course of training of plain and of residual nets, and the error at the end by depth."""
     depths = sorted({int(line["depth"]) for line in results})
     left, middle, right = figure.subplots(1, 3, sharey=True)
     for axes, network in ((left, "plain"), (middle, "residual")):
@@ -192,8 +188,9 @@ STUDY = Study(
     "images already; residual nets do not.",
     settings=("data", "network", "depth", "lr", "seed"),
     figures=("epoch", "train_error", "held_out_error", "test_error"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import LOST, data_of, fit, stacked, warmup
-from resnetkit.studies.spread import Spread, left_out, luck, overlap
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.fit import LOST, fit, stacked, warmup
+from resnetkit.studies.spread import Spread, chance, left_out, overlap
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,39 +16,23 @@ PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.61, 1202: 7.93}
 """Test error in percent of Table 6: one figure each, for 110 layers the mean of five runs (deviation 0.16)."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How many seeds of each depth are trained."""
-
-    seeds: dict[int, int]
-    epochs: int | None = None
-    """None leaves the length to the recipe."""
+def by_depth(seeds: dict[int, int]) -> tuple[Sweep, ...]:
+    """One depth after the other, each with so many seeds."""
+    return tuple(Sweep(combinations(depth=(depth,)), count) for depth, count in seeds.items())
 
 
-QUICK = Grid(seeds={8: 3, 20: 3, 44: 3, 110: 3}, epochs=10)
-FULL = Grid(seeds={20: 3, 32: 3, 44: 3, 56: 3, 110: 5, 1202: 3})
+QUICK = Grid(sweeps=by_depth({8: 3, 20: 3, 44: 3, 110: 3}), recipe={"epochs": 10})
+FULL = Grid(sweeps=by_depth({20: 3, 32: 3, 44: 3, 56: 3, 110: 5, 1202: 3}))
 RECOMPUTED = 1202
 """From this depth on activations are computed twice: then 128 images fit into 6 GiB (docs/networks.md)."""
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
-
-
-def _rows(place: Place) -> list[Row]:
-    return [
-        {"data": data_of(place), "depth": depth, "seed": seed}
-        for depth, seeds in _grid(place).seeds.items()
-        for seed in range(place.seeds or seeds)
-    ]
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
-    depth, epochs = int(row["depth"]), _grid(place).epochs
-    name, changes = "resnet{depth}-seed{seed}".format(**row), warmup(place, depth)
-    recompute = depth >= RECOMPUTED
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """Train the net; one line."""
+    depth, name = int(row["depth"]), "resnet{depth}-seed{seed}".format(**row)
+    changes = warmup(place, depth) | STUDY.grid(place).recipe
     try:
-        done = fit(place, name, seed=row["seed"], model=stacked(depth), epochs=epochs, recompute=recompute, **changes)
+        done = fit(place, name, seed=row["seed"], model=stacked(depth), recompute=depth >= RECOMPUTED, **changes)
         figures, seconds = done.figures(), done.end["seconds"]
     except DivergedError:
         figures, seconds = LOST, math.nan
@@ -70,9 +53,9 @@ def _parameters(results: Sequence[Row], depth: int) -> int:
 
 def _compare(errors: dict[int, Spread], shallow: int, deep: int) -> str:
     if errors[shallow].above(errors[deep]):
-        return f"{deep} layers are better than {shallow} ({luck(errors[shallow], errors[deep])})"
+        return f"{deep} layers are better than {shallow} ({chance(errors[shallow], errors[deep])})"
     if errors[deep].above(errors[shallow]):
-        return f"{deep} layers are worse than {shallow} ({luck(errors[deep], errors[shallow])})"
+        return f"{deep} layers are worse than {shallow} ({chance(errors[deep], errors[shallow])})"
     return f"{shallow} and {deep} layers cannot be told apart: {overlap(errors[shallow], errors[deep])}"
 
 
@@ -88,7 +71,8 @@ def _why(test: dict[int, Spread], train: dict[int, Spread], shallow: int, deep: 
     return " It fits its training images no worse, so what it has learnt from them does not carry over: overfitting."
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """What depth brings on test images, and whether the extremely deep net overfits."""
     test, train = _by_depth(results, "test_error"), _by_depth(results, "train_error")
     data = results[0]["data"]
     usual = [depth for depth in test if depth < RECOMPUTED]
@@ -134,7 +118,8 @@ def _answer(results: Sequence[Row]) -> str:
     return "\n\n".join(parts + left_out(results, "{depth} layers, seed {seed}"))
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Errors on training and test images by depth, with parameters below, and the paper's beside them."""
     axes = figure.subplots()
     for column, style, fill, aside, label in (
         ("train_error", "s--", "white", 0.975, "training images"),
@@ -167,8 +152,9 @@ STUDY = Study(
     "is higher again with 1202.",
     settings=("data", "depth", "seed"),
     figures=("parameters", "train_error", "held_out_error", "test_error", "seconds", "paper_error"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnetkit.networks.arch import get_arch
 from resnetkit.networks.blocks import Block, block_class
-from resnetkit.networks.resnet import ResNet, get_arch
+from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import torch_seed
-from resnetkit.studies.networks import SHAPES
+from resnetkit.studies.fit import SHAPES
 
 RECOMPUTED = 200
 """Deeper nets keep few activations, so that memory is bounded."""

@@ -44,7 +44,7 @@ class Faults:
 
 
 @dataclass
-class Pupil:
+class HeadTrainer:
     """A network with a new head, in the hands of the tutorial."""
 
     network: ResNet
@@ -96,7 +96,7 @@ class Pupil:
             logits = self.network.fc(self._features(self._seen(images)))
         return 100 * float((logits.argmax(1).cpu() == images.labels).double().mean())
 
-    def test_and_learn(self, images: Images, time: int) -> float:
+    def test_and_train(self, images: Images, time: int) -> float:
         """Accuracy in percent as the tutorial's test loop finds it, which trains on every batch once it is scored.
 
         `time` numbers the passes, each of which has an order of its own.
@@ -105,14 +105,14 @@ class Pupil:
         right, _ = self._pass(network, seen, images.labels, TEST_BATCH, EPOCHS + time)
         return 100 * right / len(images)
 
-    def thaw(self) -> None:
+    def unfreeze(self) -> None:
         """From here on every layer learns, not the head alone."""
         for parameter in self.network.parameters():
             parameter.requires_grad = True
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=RATE)
 
 
-def pupil(source: Classifier, classes: int, faults: Faults, *, seed: int) -> Pupil:
+def head_trainer(source: Classifier, classes: int, faults: Faults, *, seed: int) -> HeadTrainer:
     """A copy of a trained network whose layers are frozen, under a new head for `classes` classes."""
     network = copy.deepcopy(source.network)
     for parameter in network.parameters():
@@ -123,7 +123,7 @@ def pupil(source: Classifier, classes: int, faults: Faults, *, seed: int) -> Pup
     preprocess = replace(preprocess, resize=round(preprocess.size * (CENTRE if faults.centre else WHOLE)))
     if faults.raw:
         preprocess = replace(preprocess, mean=(0.0,) * preprocess.channels, std=(1.0,) * preprocess.channels)
-    return Pupil(network, preprocess, source.compute, faults, seed)
+    return HeadTrainer(network, preprocess, source.compute, faults, seed)
 
 
 def with_old_head(network: ResNet, source: Classifier) -> Classifier:
@@ -133,7 +133,7 @@ def with_old_head(network: ResNet, source: Classifier) -> Classifier:
     return replace(source, network=back)
 
 
-def moved(network: ResNet, source: ResNet) -> float:
+def batchnorm_shift(network: ResNet, source: ResNet) -> float:
     """The largest way that a BatchNorm mean has gone from `source` to `network`, in standard deviations of `source`."""
     ways = [0.0]
     for now, before in zip(network.modules(), source.modules(), strict=True):
@@ -164,7 +164,7 @@ def bias_gradient(network: ResNet) -> float:
     return largest
 
 
-class Talking(nn.Module):
+class PrintingNetwork(nn.Module):
     """A network that prints a shape in its forward pass, as the first tutorial's does."""
 
     def __init__(self, network: ResNet) -> None:
@@ -178,7 +178,7 @@ class Talking(nn.Module):
         return self.network.forward_head(x)
 
 
-def graphs(network: nn.Module, images: Tensor) -> int:
+def count_graphs(network: nn.Module, images: Tensor) -> int:
     """How many pieces `torch.compile` cuts a network into; one is a network that it understands as a whole."""
     from torch import _dynamo
 
@@ -189,7 +189,7 @@ def graphs(network: nn.Module, images: Tensor) -> int:
     return count
 
 
-def takes(network: ResNet, size: int, window: int | None) -> bool:
+def accepts(network: ResNet, size: int, window: int | None) -> bool:
     """Whether a network can be given a picture of `size` px in colour, if it pools by a `window` or, none, globally."""
     pool = network.avgpool if window is None else nn.AvgPool2d(window)
     with torch.inference_mode():

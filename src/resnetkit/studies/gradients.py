@@ -7,30 +7,13 @@ the test at initialisation and in the first steps of training.
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from resnetkit.data.batches import training_batches
-from resnetkit.data.dataset import Data
-from resnetkit.data.order import order_of
-from resnetkit.data.splits import Images
-from resnetkit.errors import DataError
-from resnetkit.images.augment import Augment
-from resnetkit.machine import device
-from resnetkit.machine.ranks import ALONE
-from resnetkit.networks.resnet import ResNet
-from resnetkit.randomness import permutation
 from resnetkit.recipes.load import load_recipe
-from resnetkit.recipes.schema import Recipe
 from resnetkit.studies.derivative import check_identity, layer_gradients
-from resnetkit.studies.networks import SHAPES, build_network, study_data
-from resnetkit.studies.study import Place, Row, Study, select
-from resnetkit.training.optim import Schedule
-from resnetkit.training.setup import training_preprocess
-from resnetkit.training.step import Stepper
+from resnetkit.studies.fit import SHAPES, build_network, images_of, train_with_stops
+from resnetkit.studies.health import EXPLODED, RATE, STEPS, VANISHED, health, in_words, verdict
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,30 +21,23 @@ if TYPE_CHECKING:
 DEEPEST = 1001
 PARTS, PART = 4, 16
 """Mini-batches whose gradients are compared with one another, and the images in each."""
-RATE, STEPS = 0.1, 64_000
-"""The paper's learning rate and length of training (section 4.2), which give the two bounds their meaning."""
-VANISHED = 0.1 / (RATE * STEPS)
-"""Gradient over weights: below this the paper's whole training moves a layer by less than a tenth of its length."""
-EXPLODED = 1 / RATE
-"""Gradient over weights: above this a single step is longer than the layer's weights."""
-Key = tuple[str, bool, str, int]
-"""Shape, whether there is BatchNorm, initialisation, depth."""
 
 
-def rows(place: Place) -> Sequence[Row]:
-    """Every net at initialisation; those of He's initialisation also in the first steps of training."""
-    seeds = place.seeds or 3
-    return [
-        {"shape": shape, "batchnorm": batchnorm, "init": init, "depth": depth, "seed": seed}
-        for depth in (20, 56, 110, DEEPEST)
-        for seed in range(1 if depth == DEEPEST and place.quick else seeds)
-        for batchnorm in (False, True)
-        for init in ("he", "torch")
-        for shape in SHAPES
-    ]
+def _sweep(depth: int, seeds: int = 3, *, fixed: bool = False) -> Sweep:
+    settings = combinations(depth=(depth,), batchnorm=(False, True), init=("he", "torch"), shape=tuple(SHAPES))
+    return Sweep(settings, seeds, fixed)
 
 
-def moments(row: Row, place: Place) -> tuple[int, ...]:
+USUAL = tuple(map(_sweep, (20, 56, 110)))
+"""Every net at initialisation; those of He's initialisation also in the first steps of training."""
+QUICK = Grid(
+    sweeps=(*USUAL, _sweep(DEEPEST, 1, fixed=True)),
+    recipe={"data": {"batch_size": 32}, "augment": {"flip": False, "pad_crop": 1}},
+)
+FULL = Grid(sweeps=(*USUAL, _sweep(DEEPEST)))
+
+
+def stops(row: Row, place: Place) -> tuple[int, ...]:
     """Steps of training before which a row looks at its gradients."""
     if not place.quick:
         return (0,) if row["depth"] == DEEPEST else (0, 100, 400, 1000, 2000)
@@ -71,104 +47,22 @@ def moments(row: Row, place: Place) -> tuple[int, ...]:
 def measure(row: Row, place: Place) -> Sequence[Row]:
     """One line for each layer and moment."""
     shape, seed = str(row["shape"]), int(row["seed"])
-    when = moments(row, place)
-    quick = {"data": {"batch_size": 32}, "augment": {"flip": False, "pad_crop": 1}} if place.quick else {}
-    recipe = load_recipe("cifar10-paper", quick | {"seed": seed, "steps": max(1, when[-1])})
-    data = study_data(place, recipe.data)
+    at = stops(row, place)
+    recipe = load_recipe("cifar10-paper", {**STUDY.grid(place).recipe, "seed": seed, "steps": max(1, at[-1])})
+    data = images_of(place)
     network = build_network(
         shape, int(row["depth"]), data, seed=seed, init=str(row["init"]), batchnorm=bool(row["batchnorm"])
     )
     identity = check_identity(shape, seed)
     about = {"mismatch": identity.mismatch, "open": identity.open}
     lines: list[Row] = []
-    for step, applied, images, labels in watched(network, data, recipe, when):
+    for step, applied, images, labels in train_with_stops(network, data, recipe, at, PARTS * PART):
         loss, found = layer_gradients(network, images, labels, PARTS)
         lines += [
             {"step": step, "applied": applied, "loss": loss, "layer": number, **figures, **about}
             for number, figures in enumerate(found, 1)
         ]
     return lines
-
-
-def watched(
-    network: ResNet, data: Data, recipe: Recipe, when: Sequence[int]
-) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Train as the product does, and stop before each step of `when`: the step, how many were applied, some images.
-
-    The images are the same at every stop. A step that is not finite is not applied, and the next is tried.
-    """
-    split = data.train
-    if not isinstance(split, Images):
-        raise DataError("the study needs small images of one size", file=data.name, remedy="CIFAR-10, or --quick")
-    compute = device.choose("auto" if torch.cuda.is_available() else "cpu", "fp32")
-    preprocess = training_preprocess(recipe, data)
-    compute.network(network)
-    chosen = split.take(permutation(recipe.seed, 0, len(split), "gradients")[: PARTS * PART])
-    images = preprocess.normalise(preprocess.batch(compute.tensor(chosen.pixels)))
-    labels = compute.tensor(chosen.labels)
-    order = order_of(split, recipe.data.batch_size, recipe.seed)
-    schedule = Schedule(recipe.optim, recipe.total_steps(len(split)), len(split), order.batch_size)
-    stepper = Stepper(network, recipe, schedule, compute, [], ALONE)
-    augment = Augment(recipe.augment, preprocess, num_classes=len(data.classes), seed=recipe.seed)
-    batches = training_batches(split, order, augment, compute, start=0, stop=when[-1], unreadable={})
-    stepper.ready()
-    applied = 0
-    for step in range(when[-1] + 1):
-        if step in when:
-            yield step, applied, images, labels
-        if step < when[-1]:
-            applied += stepper(next(batches), step).applied
-
-
-@dataclass(frozen=True)
-class Health:
-    """The weakest and the strongest layer of a net, as gradient over weights; medians over seeds."""
-
-    weakest: float
-    strongest: float
-    seeds: int
-
-    @property
-    def state(self) -> str:
-        """healthy, vanishes, explodes, or both."""
-        low, high = self.weakest < VANISHED, not self.strongest <= EXPLODED
-        return ("both" if high else "vanishes") if low else ("explodes" if high else "healthy")
-
-
-def health(results: Sequence[Row], step: int = 0) -> dict[Key, Health]:
-    """The state of every net before a step of training."""
-    found: dict[Key, dict[Any, list[float]]] = {}
-    for line in select(results, step=step):
-        key = (str(line["shape"]), bool(line["batchnorm"]), str(line["init"]), int(line["depth"]))
-        found.setdefault(key, {}).setdefault(line["seed"], []).append(float(line["relative"]))
-    return {
-        key: Health(
-            statistics.median(min(seed) for seed in seeds.values()),
-            statistics.median(max(seed) for seed in seeds.values()),
-            len(seeds),
-        )
-        for key, seeds in found.items()
-    }
-
-
-def verdict(plain: str, residual: str) -> str:
-    """What two states say about the sentence that shortcuts cure vanishing gradients."""
-    if plain in ("vanishes", "both"):
-        return {
-            "healthy": "right: the gradient vanishes without shortcuts and does not with them",
-            "explodes": "half right: with shortcuts the gradient no longer vanishes but explodes instead",
-        }.get(residual, "wrong: with shortcuts it vanishes too")
-    if plain == "explodes":
-        return "beside the point: without shortcuts the gradient explodes" + (
-            ", and shortcuts cure that" if residual == "healthy" else f"; with shortcuts it {_says(residual)}"
-        )
-    return "beside the point: without shortcuts there is nothing to cure" + (
-        "" if residual == "healthy" else f"; with them the gradient {_says(residual)}"
-    )
-
-
-def _says(state: str) -> str:
-    return {"healthy": "is healthy", "both": "vanishes in one layer and explodes in another"}.get(state, state)
 
 
 def answer(results: Sequence[Row]) -> str:
@@ -182,7 +76,7 @@ def answer(results: Sequence[Row]) -> str:
     for norm, init in conditions:
         states = {shape: first[shape, norm, init, depth] for shape in SHAPES}
         said = "; ".join(
-            f"{shape} {_says(each.state)} ({each.weakest:.0e} to {each.strongest:.0e})"
+            f"{shape} {in_words(each.state)} ({each.weakest:.0e} to {each.strongest:.0e})"
             for shape, each in states.items()
         )
         parts.append(
@@ -194,9 +88,9 @@ def answer(results: Sequence[Row]) -> str:
     deepest = max(key[3] for key in first)
     if deepest > depth and all((shape, *key, deepest) in first for shape in SHAPES for key in conditions):
         said = "; ".join(
-            f"{_condition(norm, init)}: plain {_says(first['plain', norm, init, deepest].state)}, residual "
-            f"{_says(first['residual', norm, init, deepest].state)}, pre-activation "
-            f"{_says(first['preactivation', norm, init, deepest].state)}"
+            f"{_condition(norm, init)}: plain {in_words(first['plain', norm, init, deepest].state)}, residual "
+            f"{in_words(first['residual', norm, init, deepest].state)}, pre-activation "
+            f"{in_words(first['preactivation', norm, init, deepest].state)}"
             for norm, init in conditions
         )
         parts.append(f"At {deepest:,} layers (a single run each): {said}.")
@@ -292,7 +186,7 @@ def _later(results: Sequence[Row]) -> Iterator[str]:
             "then, and healthy norms, of which the paper speaks, are not what is seen here."
         )
     else:
-        yield f"{where} {_says(after.state)} (the weights of its second layer have grown {growth:.3g}-fold)."
+        yield f"{where} {in_words(after.state)} (the weights of its second layer have grown {growth:.3g}-fold)."
 
 
 def _trained(results: Sequence[Row]) -> tuple[int, int] | None:
@@ -317,7 +211,7 @@ def _training(results: Sequence[Row]) -> Iterator[str]:
             lost = sum(int(line["applied"]) < last for line in lines)
             said.append(
                 f"{shape} {before[key].weakest:.0e} to {before[key].strongest:.0e} before, {after[key].weakest:.0e} to "
-                f"{after[key].strongest:.0e} after ({_says(after[key].state)}"
+                f"{after[key].strongest:.0e} after ({in_words(after[key].state)}"
                 + (f"; in {lost} of {len(lines)} runs some steps were not finite)" if lost else ")")
             )
         if said:
@@ -358,7 +252,7 @@ def _formula(results: Sequence[Row]) -> Iterator[str]:
     )
 
 
-LOOKS = {"plain": ("#b03a2e", "--", "v"), "residual": ("#1f4e79", "-", "o"), "preactivation": ("#5a8f3c", ":", "s")}
+STYLES = {"plain": ("#b03a2e", "--", "v"), "residual": ("#1f4e79", "-", "o"), "preactivation": ("#5a8f3c", ":", "s")}
 
 
 def draw(figure: "Figure", results: Sequence[Row]) -> None:
@@ -372,7 +266,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
         for column, init in enumerate(("he", "torch")):
             axes = grid[row][column]
             axes.axhspan(VANISHED, EXPLODED, color="0.91", zorder=0, label="healthy")
-            for offset, (shape, (colour, _, marker)) in enumerate(LOOKS.items(), -1):
+            for offset, (shape, (colour, _, marker)) in enumerate(STYLES.items(), -1):
                 for place, depth in enumerate(depths):
                     if each := first.get((shape, norm, init, depth)):
                         x = place + 0.22 * offset
@@ -406,7 +300,7 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
 def _draw_along(above: Any, below: Any, results: Sequence[Row]) -> None:
     """Gradient and signal-to-noise ratio from the image to the end, in the deepest trained nets with BatchNorm."""
     depth, last = _trained(results) or (max(int(line["depth"]) for line in results), 0)
-    for shape, (colour, style, _) in LOOKS.items():
+    for shape, (colour, style, _) in STYLES.items():
         for step, width in {0: 1.2, last: 2.6}.items():
             by_layer: dict[int, list[Row]] = {}
             for line in select(results, shape=shape, batchnorm=True, init="he", depth=depth, step=step):
@@ -434,7 +328,8 @@ STUDY = Study(
     "healthy gradients and that their trouble is unlikely to be caused by vanishing ones.",
     settings=("shape", "batchnorm", "init", "depth", "seed"),
     figures=("step", "applied", "loss", "layer", "gradient", "relative", "signal", "snr", "mismatch", "open"),
-    rows=rows,
+    quick=QUICK,
+    full=FULL,
     measure=measure,
     draw=draw,
     answer=answer,

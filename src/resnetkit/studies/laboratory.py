@@ -1,4 +1,8 @@
-"""Running a study: its grid row by row, its book, its page."""
+"""The laboratory: it runs a study row by row, keeps its book, and has its page written.
+
+Every row of the grid is measured once: `results.csv` grows row by row, and a study that was stopped goes on with the
+rows that are missing.
+"""
 
 import csv
 import io
@@ -7,15 +11,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetkit.errors import StorageError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine, one_thread
 from resnetkit.machine.storage import append_file, replace_file
-
-if TYPE_CHECKING:
-    pass
+from resnetkit.studies.page import write_page
 from resnetkit.studies.study import Outcome, Place, Row, Study
 
 STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials")
@@ -48,26 +50,24 @@ def run_study(
     reporter = Reporter()
     place = Place(quick, folder / "work", Path(data_root) if data_root else None, seeds)
     _check_page()
-    grid = list(study.rows(place))
+    rows = study.rows(place)
     _begin(folder, study, place)
-    book = folder / "results.csv"
-    results = _read(book, study)
-    done = {_name(study, line) for line in results}
-    reporter.line(f"{study.title}: {len(grid)} rows, {sum(_name(study, row) in done for row in grid)} of them measured")
+    book = _Book(folder / "results.csv", study)
+    done = sum(map(book.holds, rows))
+    reporter.line(f"{study.title}: {len(rows)} rows, {done} of them measured")
     # One thread for a quick look: small images leave two too little to share, and figures are the same on any machine
     # with such a processor.
-    with one_thread() if quick else nullcontext(), reporter.progress(len(grid), len(done), 1, "rows") as progress:
-        for number, row in enumerate(grid, 1):
-            if _name(study, row) not in done:
-                lines = [{**row, **line} for line in study.measure(row, place)]
-                _append(book, study, lines)
-                results += _parse(_text(study, lines), study)
-                reporter.line(", ".join(f"{key} {row[key]}" for key in study.settings))
-            progress(number)
-    wanted = {_name(study, row) for row in grid}
-    results = [line for line in results if _name(study, line) in wanted]
-    from resnetkit.studies.page import write_page
-
+    with (
+        one_thread() if quick else nullcontext(),
+        reporter.progress(len(rows), done, unit="rows", rate=None) as progress,
+    ):
+        for row in rows:
+            if not book.holds(row):
+                book.append([{**row, **line} for line in study.measure(row, place)])
+                reporter.line(", ".join(f"{column} {row[column]}" for column in study.settings))
+                done += 1
+                progress(done)
+    results = book.lines_of(rows)
     answer = study.answer(results)
     write_page(folder, study, results, answer, quick=quick)
     return Outcome(folder, tuple(results), answer)
@@ -96,39 +96,51 @@ def _begin(folder: Path, study: Study, place: Place) -> None:
     replace_file(note, json.dumps(about | {"machine": describe_machine()}, indent=1).encode())
 
 
-def _name(study: Study, row: Row) -> tuple[str, ...]:
-    return tuple(str(row[column]) for column in study.settings)
+class _Book:
+    """The results of a study, in a file that grows row by row: a row is there as a whole or not at all."""
 
+    def __init__(self, file: Path, study: Study) -> None:
+        self.file, self.columns, self.settings = file, study.columns, study.settings
+        self.lines = self._read()
+        self.measured = set(map(self._key, self.lines))
 
-def _append(book: Path, study: Study, lines: Sequence[Row]) -> None:
-    """All lines of a row at once: a row is there as a whole or not at all."""
-    header = "" if book.exists() else ",".join((*study.settings, *study.figures)) + "\n"
-    try:
-        append_file(book, (header + _text(study, lines)).encode())
-    except OSError as error:
-        raise StorageError.from_os(error, "cannot write the results", book) from error
+    def holds(self, row: Row) -> bool:
+        """Whether a row of the grid has been measured."""
+        return self._key(row) in self.measured
 
+    def lines_of(self, rows: Sequence[Row]) -> list[Row]:
+        """What was measured for some rows of the grid, in the order of the file."""
+        wanted = set(map(self._key, rows))
+        return [line for line in self.lines if self._key(line) in wanted]
 
-def _text(study: Study, lines: Sequence[Row]) -> str:
-    stream = io.StringIO()
-    csv.DictWriter(stream, (*study.settings, *study.figures), lineterminator="\n").writerows(lines)
-    return stream.getvalue()
+    def append(self, lines: Sequence[Row]) -> None:
+        """All lines of one row. Raises `StorageError` (exit code 7)."""
+        stream = io.StringIO()
+        csv.DictWriter(stream, self.columns, lineterminator="\n").writerows(lines)
+        header = "" if self.file.exists() else ",".join(self.columns) + "\n"
+        try:
+            append_file(self.file, (header + stream.getvalue()).encode())
+        except OSError as error:
+            raise StorageError.from_os(error, "cannot write the results", self.file) from error
+        self.lines += self._parse(stream.getvalue())
+        self.measured |= set(map(self._key, lines))
 
+    def _key(self, row: Row) -> tuple[str, ...]:
+        return tuple(str(row[column]) for column in self.settings)
 
-def _read(book: Path, study: Study) -> list[Row]:
-    if not book.exists():
-        return []
-    header, _, rest = book.read_text(encoding="utf-8").partition("\n")
-    if header.split(",") != [*study.settings, *study.figures]:
-        raise UsageError("the results are of another version of the study", file=book, remedy="another --out")
-    return _parse(rest, study)
+    def _read(self) -> list[Row]:
+        if not self.file.exists():
+            return []
+        header, _, rest = self.file.read_text(encoding="utf-8").partition("\n")
+        if tuple(header.split(",")) != self.columns:
+            raise UsageError("the results are of another version of the study", file=self.file, remedy="another --out")
+        return self._parse(rest)
 
-
-def _parse(text: str, study: Study) -> list[Row]:
-    return [
-        {name: _value(cell) for name, cell in line.items()}
-        for line in csv.DictReader(io.StringIO(text), (*study.settings, *study.figures))
-    ]
+    def _parse(self, text: str) -> list[Row]:
+        return [
+            {name: _value(cell) for name, cell in line.items()}
+            for line in csv.DictReader(io.StringIO(text), self.columns)
+        ]
 
 
 def _value(cell: str) -> str | int | float | bool:

@@ -9,39 +9,35 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import nn
 
-from resnetkit.evaluation.evaluate import score
 from resnetkit.networks.blocks import PadShortcut
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
-from resnetkit.studies.fit import data_of, fit, images_to_test, stacked
-from resnetkit.studies.spread import Spread, luck
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.fit import SHAPES, accuracy, fit, images_of, stacked
+from resnetkit.studies.spread import Spread, chance
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOOKS = {"residual": ("o-", "black"), "plain": ("s--", "white")}
+STYLES = {"residual": ("o-", "black"), "plain": ("s--", "white")}
 """Marker with line, and the marker's filling."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What is trained, and how it is hurt."""
+@dataclass(frozen=True, kw_only=True)
+class Lesions(Grid):
+    """What is trained, and how it is damaged."""
 
-    nets: tuple[tuple[str, int], ...]
-    """Network and depth; residual and plain are compared at the depths that both have."""
-    seeds: int
     counts: tuple[int, ...]
     """How many blocks are deleted, or pairs swapped, at random."""
     draws: int
     """How often, for each count and seed."""
-    epochs: int | None = None
-    """None leaves the length to the recipe."""
 
 
-QUICK = Grid((("residual", 20), ("plain", 20)), seeds=3, counts=(1, 2, 3, 4, 6), draws=5, epochs=20)
-FULL = Grid((("residual", 20), ("plain", 20), ("residual", 110)), seeds=3, counts=(1, 2, 4, 6, 8, 16), draws=10)
+RESIDUAL, PLAIN = {"network": "residual", "depth": 20}, {"network": "plain", "depth": 20}
+"""Residual and plain nets are compared at the depths that both have."""
+QUICK = Lesions(sweeps=(Sweep((RESIDUAL, PLAIN)),), counts=(1, 2, 3, 4, 6), draws=5, recipe={"epochs": 20})
+FULL = Lesions(sweeps=(Sweep((RESIDUAL, PLAIN, RESIDUAL | {"depth": 110})),), counts=(1, 2, 4, 6, 8, 16), draws=10)
 
 
 def blocks_of(network: ResNet) -> list[tuple[str, nn.Module]]:
@@ -59,11 +55,11 @@ def deleted(network: ResNet, names: Sequence[str]) -> ResNet:
     That of a residual block is its own; a plain block gets shortcut A, which has no parameters: what comes in goes on,
     subsampled and padded with zeros where the shape changes.
     """
-    hurt = copy.deepcopy(network)
-    for name, block in blocks_of(hurt):
+    damaged = copy.deepcopy(network)
+    for name, block in blocks_of(damaged):
         if name in names:
-            hurt.set_submodule(name, nn.Sequential(_bypass(block), nn.ReLU()))
-    return hurt
+            damaged.set_submodule(name, nn.Sequential(_bypass(block), nn.ReLU()))
+    return damaged
 
 
 def _bypass(block: nn.Module) -> nn.Module:
@@ -77,15 +73,15 @@ def _bypass(block: nn.Module) -> nn.Module:
 
 def shuffled(network: ResNet, pairs: int, draw: np.random.Generator) -> ResNet:
     """A copy in which so many random pairs of blocks of equal shape have changed places, one pair after the other."""
-    hurt = copy.deepcopy(network)
-    groups = [[name for name, _ in group] for _, group in groupby(blocks_of(hurt), key=lambda each: _shape(each[1]))]
+    damaged = copy.deepcopy(network)
+    groups = [[name for name, _ in group] for _, group in groupby(blocks_of(damaged), key=lambda each: _shape(each[1]))]
     swaps = [(one, other) for group in groups for one in group for other in group if one < other]
     for number in draw.integers(len(swaps), size=pairs):
         one, other = swaps[number]
-        first, second = hurt.get_submodule(one), hurt.get_submodule(other)
-        hurt.set_submodule(one, second)
-        hurt.set_submodule(other, first)
-    return hurt
+        first, second = damaged.get_submodule(one), damaged.get_submodule(other)
+        damaged.set_submodule(one, second)
+        damaged.set_submodule(other, first)
+    return damaged
 
 
 def _shape(block: nn.Module) -> tuple[Any, ...]:
@@ -93,27 +89,15 @@ def _shape(block: nn.Module) -> tuple[Any, ...]:
     return first.in_channels, first.out_channels, first.stride
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """Train the net, then one line for each lesion."""
+    grid = STUDY.grid(place)
+    model = stacked(int(row["depth"])) | SHAPES[str(row["network"])]
+    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, **grid.recipe)
+    (_, images), network = images_of(place).held_out(), done.classifier.network
 
-
-def _rows(place: Place) -> list[Row]:
-    grid = _grid(place)
-    return [
-        {"data": data_of(place), "network": network, "depth": depth, "seed": seed}
-        for seed in range(place.seeds or grid.seeds)
-        for network, depth in grid.nets
-    ]
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
-    grid = _grid(place)
-    model = {**stacked(int(row["depth"])), "residual": row["network"] == "residual"}
-    done = fit(place, "{network}{depth}-seed{seed}".format(**row), seed=row["seed"], model=model, epochs=grid.epochs)
-    images, network = images_to_test(place), done.classifier.network
-
-    def line(hurt: ResNet, lesion: str, count: int, block: str = "", draw: int = 0) -> Row:
-        error = 100 - score(replace(done.classifier, network=hurt), images)["top1"]
+    def line(damaged: ResNet, lesion: str, count: int, block: str = "", draw: int = 0) -> Row:
+        error = 100 - accuracy(replace(done.classifier, network=damaged), images)
         return {"lesion": lesion, "count": count, "block": block, "draw": draw, "error": error}
 
     names = [name for name, _ in blocks_of(network)]
@@ -153,7 +137,8 @@ def _nets(results: Sequence[Row]) -> dict[tuple[int, str], list[Row]]:
     return found
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """Which of the two nets bears the loss of a block better."""
     nets = _nets(results)
     asked = (
         "Asked: does a trained net need every one of its blocks? One block after the other is deleted, so that what "
@@ -192,24 +177,25 @@ def _verdict(depth: int, residual: Spread, plain: Spread) -> str:
     if plain.above(residual):
         return (
             f"with {depth} layers, the residual net bears the loss of a block better than the plain one "
-            f"({luck(plain, residual)}). Its blocks each add something to what passes by them, and what passes by is "
+            f"({chance(plain, residual)}). Its blocks each add something to what passes by them, and what passes by is "
             "still there when one is gone; a plain net is a single chain. That is how Veit and others explain residual "
             "nets: as many paths of different lengths that hang little on one another."
         )
     if residual.above(plain):
         return (
             f"with {depth} layers, the plain net bears the loss of a block better than the residual one "
-            f"({luck(residual, plain)}), which is not what Veit and others describe."
+            f"({chance(residual, plain)}), which is not what Veit and others describe."
         )
     return f"with {depth} layers it cannot be told which of the two bears the loss of a block better: seeds overlap."
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Test error by the block that is gone, by how many are gone, and by how many have changed places."""
     nets = _nets(results)
     depths = sorted({depth for depth, _ in nets})
     grid = figure.subplots(len(depths), 3, sharey=True, squeeze=False)
     for (one, several, moved), depth in zip(grid, depths, strict=True):
-        for network in LOOKS:
+        for network in STYLES:
             if (depth, network) in nets:
                 lines = nets[depth, network]
                 whole = _per_seed(list(select(lines, lesion="none")))
@@ -217,7 +203,7 @@ def _draw(figure: "Figure", results: Sequence[Row]) -> None:
                 _points(one, network, dict(enumerate(blocks.values(), 1)))
                 _points(several, network, {0: whole} | _by_count(lines, "deleted"))
                 _points(moved, network, {0: whole} | _by_count(lines, "shuffled"))
-                one.axhline(whole.mean, color="0.6", linewidth=1, linestyle=LOOKS[network][0][1:])
+                one.axhline(whole.mean, color="0.6", linewidth=1, linestyle=STYLES[network][0][1:])
         one.set(title=f"{depth} layers: one block deleted", xlabel="which block", ylabel="test error in %")
         several.set(title="blocks deleted at random", xlabel="how many")
         moved.set(title="pairs of blocks swapped", xlabel="how many")
@@ -228,9 +214,9 @@ def _draw(figure: "Figure", results: Sequence[Row]) -> None:
 
 
 def _points(axes: "Axes", network: str, errors: dict[int, Spread]) -> None:
-    look, filling = LOOKS[network]
+    style, filling = STYLES[network]
     means = [each.mean for each in errors.values()]
-    axes.plot(list(errors), means, look, color="black", markerfacecolor=filling, label=network)
+    axes.plot(list(errors), means, style, color="black", markerfacecolor=filling, label=network)
     for x, each in errors.items():
         axes.vlines(x, each.low, each.high, color="0.6", linewidth=1, zorder=1)
 
@@ -243,8 +229,9 @@ STUDY = Study(
     "Figures 3 and 5: a residual net hardly notices that a block is gone, a plain one is lost without any.",
     settings=("data", "network", "depth", "seed"),
     figures=("lesion", "count", "block", "draw", "error"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

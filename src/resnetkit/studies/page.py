@@ -35,10 +35,9 @@ def write_page(folder: Path, study: Study, results: Sequence[Row], answer: str, 
     command = f"resnetkit study {study.name}{' --quick' if quick else ''}"
     machine = json.loads((folder / "study.json").read_bytes())["machine"]
     paragraphs = "".join(f"<p>{_with_code(escape(part))}</p>" for part in answer.split("\n\n"))
-    columns = (*study.settings, *study.figures)
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{escape(column)}</th>" for column in study.columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_shown(line[column]))}</td>" for column in columns) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(_shown(line[column]))}</td>" for column in study.columns) + "</tr>"
         for line in results[:SHOWN]
     )
     html = f"""<!doctype html>

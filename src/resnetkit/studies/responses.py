@@ -8,26 +8,35 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.classifier import Classifier
-from resnetkit.data.splits import Images
-from resnetkit.errors import DataError
 from resnetkit.networks.resnet import ResNet
-from resnetkit.studies.fit import images_of
-from resnetkit.studies.networks import train_network
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.fit import PAPER, SHAPES, fit, images_of, in_memory, stacked, warmup
+from resnetkit.studies.spread import Spread
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NETS = (("plain", 20), ("plain", 56), ("residual", 20), ("residual", 56), ("residual", 110))
-"""Those of the paper's Figure 7."""
-QUICK_NETS = (("plain", 8), ("plain", 20), ("plain", 32), ("residual", 8), ("residual", 20), ("residual", 32))
-QUICK = {
-    "steps": 200,
-    "data": {"batch_size": 64},
-    "augment": {"flip": False, "pad_crop": 1},
-    "optim": {"milestones": ("100 steps", "150 steps")},
-}
+QUICK = Grid(
+    sweeps=(Sweep(combinations(shape=("plain", "residual"), depth=(8, 20, 32))),),
+    recipe={
+        "steps": 200,
+        "data": {"batch_size": 64},
+        "augment": {"flip": False, "pad_crop": 1},
+        "optim": {"milestones": ("100 steps", "150 steps")},
+    },
+)
 """The paper's training, shortened, with its drops of the learning rate at a half and three quarters."""
+FULL = Grid(
+    sweeps=(
+        Sweep(
+            [
+                *combinations(shape=("plain",), depth=(20, 56)),
+                *combinations(shape=("residual",), depth=(20, 56, 110)),
+            ]
+        ),
+    )
+)
+"""The nets of the paper's Figure 7."""
 BATCH = 200
 
 
@@ -60,16 +69,13 @@ def responses(network: ResNet, batches: Sequence[Tensor]) -> list[float]:
     return (square / count - (total / count).square()).clamp(min=0).sqrt().tolist()
 
 
-def rows(place: Place) -> Sequence[Row]:
-    """Every net, for every seed."""
-    nets = QUICK_NETS if place.quick else NETS
-    return [{"shape": shape, "depth": depth, "seed": seed} for seed in range(place.seeds or 3) for shape, depth in nets]
-
-
 def measure(row: Row, place: Place) -> Sequence[Row]:
     """Train the net, then one line for each of its layers."""
-    changes = QUICK if place.quick else {}
-    classifier = train_network(place, str(row["shape"]), int(row["depth"]), seed=int(row["seed"]), changes=changes)
+    name, depth = "{shape}{depth}-seed{seed}".format(**row), int(row["depth"])
+    changes = warmup(place, depth) | STUDY.grid(place).recipe
+    model = stacked(depth) | SHAPES[str(row["shape"])]
+    # The claim is about the paper's own training, which the recipe of other quick looks is not like.
+    classifier = fit(place, name, base=PAPER, seed=row["seed"], model=model, **changes).classifier
     top1 = classifier.metrics["top1"]
     deviations = responses(classifier.network, list(held_out_images(classifier, place)))
     return [{"top1": top1, "layer": layer, "std": value} for layer, value in enumerate(deviations, 1)]
@@ -78,10 +84,7 @@ def measure(row: Row, place: Place) -> Sequence[Row]:
 def held_out_images(classifier: Classifier, place: Place) -> Iterator[Tensor]:
     """The images that a study scores on, as a net sees them: batches (N, C, H, W). `DataError` if sizes differ."""
     data = images_of(place)
-    split = data.held_out()[1]
-    if not isinstance(split, Images):
-        raise DataError("the study needs small images of one size", file=data.name, remedy="CIFAR-10, or --quick")
-    for pixels in split.pixels.split(BATCH):
+    for pixels in in_memory(data, data.held_out()[1]).pixels.split(BATCH):
         compute = classifier.compute
         yield classifier.preprocess.normalise(classifier.preprocess.batch(compute.tensor(pixels)))
 
@@ -106,7 +109,7 @@ def answer(results: Sequence[Row]) -> str:
         "The mean over a net's layers of the standard deviation of their responses (after BatchNorm, before ReLU or "
         "addition, on test images): "
         + "; ".join(
-            f"{shape}-{depth} {_spread(list(seeds.values()))}, top-1 {accuracy[shape, depth]:.1f} %"
+            f"{shape}-{depth} {Spread(tuple(seeds.values())):.3f}, top-1 {accuracy[shape, depth]:.1f} %"
             for (shape, depth), seeds in sorted(found.items())
         )
         + "."
@@ -119,12 +122,6 @@ def answer(results: Sequence[Row]) -> str:
         "training has made of its scales; where training was short, they have not gone far."
     )
     return "\n\n".join(parts)
-
-
-def _spread(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3f} (a single run)"
-    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}, {len(values)} seeds)"
 
 
 def _judge(differences: Sequence[float], claim: str, opposite: str) -> str:
@@ -173,14 +170,14 @@ def draw(figure: "Figure", results: Sequence[Row]) -> None:
             by_layer.setdefault(int(line["layer"]), []).append(float(line["std"]))
         curve = [statistics.mean(by_layer[layer]) for layer in sorted(by_layer)]
         shade = 0.35 + 0.65 * (depths.index(depth) + 1) / len(depths)
-        look = {
+        style = {
             "color": ("#b03a2e" if shape == "plain" else "#1f4e79", shade),
             "ls": "--" if shape == "plain" else "-",
             "lw": 0.8 + depths.index(depth),
             "label": f"{shape}-{depth}",
         }
-        above.plot(range(1, len(curve) + 1), curve, **look)
-        below.plot(range(1, len(curve) + 1), sorted(curve, reverse=True), **look)
+        above.plot(range(1, len(curve) + 1), curve, **style)
+        below.plot(range(1, len(curve) + 1), sorted(curve, reverse=True), **style)
     for axes, text in ((above, "layer, from the image to the end"), (below, "layers sorted by their response")):
         axes.set(xlabel=text, ylabel="standard deviation")
         axes.spines[["top", "right"]].set_visible(False)
@@ -197,7 +194,8 @@ STUDY = Study(
     source="section 4.2 and Figure 7 of the paper.",
     settings=("shape", "depth", "seed"),
     figures=("top1", "layer", "std"),
-    rows=rows,
+    quick=QUICK,
+    full=FULL,
     measure=measure,
     draw=draw,
     answer=answer,

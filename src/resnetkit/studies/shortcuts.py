@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.errors import DivergedError
-from resnetkit.studies.fit import LOST, Grid, fit, stacked
-from resnetkit.studies.spread import Spread, at_best_rate, left_out, luck, overlap
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.fit import LOST, fit, stacked
+from resnetkit.studies.spread import Spread, at_best_rate, chance, left_out, overlap
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,24 +21,17 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 PAPER = {"none": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}
 """Top-1 error in percent of plain-34 and ResNet-34 on ImageNet's validation images, 10 crops (paper, Table 3)."""
 
-QUICK = Grid(depths=(20,), rates=(0.03, 0.1), seeds=3, epochs=10)
-FULL = Grid(depths=(20, 56), rates=(0.03, 0.1), seeds=3)
+QUICK = Grid(sweeps=(Sweep(combinations(depth=(20,), lr=(0.03, 0.1), shortcut=tuple(OPTIONS))),), recipe={"epochs": 10})
+FULL = Grid(sweeps=(Sweep(combinations(depth=(20, 56), lr=(0.03, 0.1), shortcut=tuple(OPTIONS))),))
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
-
-
-def _rows(place: Place) -> list[Row]:
-    return _grid(place).rows(place, "shortcut", OPTIONS)
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
-    epochs = _grid(place).epochs
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """Train the net; one line."""
+    grid, optim = STUDY.grid(place), {"lr": row["lr"]}
     model = stacked(int(row["depth"])) | OPTIONS[str(row["shortcut"])][1]
     name = "{shortcut}{depth}-lr{lr}-seed{seed}".format(**row)
     try:
-        return [fit(place, name, seed=row["seed"], model=model, optim={"lr": row["lr"]}, epochs=epochs).figures()]
+        return [fit(place, name, seed=row["seed"], model=model, optim=optim, **grid.recipe).figures()]
     except DivergedError:
         return [LOST]
 
@@ -61,14 +54,15 @@ def _pair(errors: dict[str, Spread], one: str, other: str) -> str:
     """Which of two options is better, or that it cannot be told."""
     for better, worse in ((one, other), (other, one)):
         if errors[worse].above(errors[better]):
-            return f"{better} is better than {worse} ({luck(errors[worse], errors[better])})"
+            return f"{better} is better than {worse} ({chance(errors[worse], errors[better])})"
     for option in (one, other):
         if not errors[option].values:
             return f"{option} could not be trained at any rate"
     return f"{one} and {other} cannot be told apart: {overlap(errors[one], errors[other])}"
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """Which options can be told apart, and what each costs in parameters."""
     depths = sorted({int(line["depth"]) for line in results})
     asked = (
         "Asked: where a block changes the shape of its images, its shortcut cannot be the bare identity. Is it better "
@@ -101,7 +95,8 @@ def _answer(results: Sequence[Row]) -> str:
     return "\n\n".join(parts + left_out(results, "{shortcut} {depth} at {lr}"))
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Errors on training and test images by option, with parameters below: one panel for each depth."""
     depths = sorted({int(line["depth"]) for line in results})
     for axes, depth in zip(figure.subplots(1, len(depths), sharey=True, squeeze=False)[0], depths, strict=True):
         for column, marker, fill, shift, label in (
@@ -138,8 +133,9 @@ STUDY = Study(
     "little better than A, and C than B, which the paper puts down to its extra parameters.",
     settings=("data", "depth", "shortcut", "lr", "seed"),
     figures=("parameters", "train_error", "held_out_error", "test_error"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

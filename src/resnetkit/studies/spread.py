@@ -9,7 +9,7 @@ from resnetkit.studies.study import Row
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure measured once for each seed, in percent."""
+    """A figure measured once for each seed: as text in percent, or with a format such as `.3f` as it is."""
 
     values: tuple[float, ...]
 
@@ -35,18 +35,24 @@ class Spread:
         return max(self.values)
 
     def __str__(self) -> str:
+        return self._told(".1f", " %")
+
+    def __format__(self, spec: str) -> str:
+        return self._told(spec) if spec else str(self)
+
+    def _told(self, spec: str, unit: str = "") -> str:
         if not self.values:
             return "nothing"
         if len(self.values) == 1:
-            return f"{self.mean:.1f} % (a single run)"
-        return f"{self.mean:.1f} % ({len(self.values)} seeds: {self.low:.1f} to {self.high:.1f})"
+            return f"{self.mean:{spec}}{unit} (a single run)"
+        return f"{self.mean:{spec}}{unit} ({len(self.values)} seeds: {self.low:{spec}} to {self.high:{spec}})"
 
     def above(self, other: "Spread") -> bool:
         """Whether every seed of this group lies above every seed of the other."""
         return bool(self.values and other.values) and self.low > other.high
 
 
-def luck(above: Spread, below: Spread) -> str:
+def chance(above: Spread, below: Spread) -> str:
     """How often such groups would lie apart if there were no difference between them, in words."""
     if min(len(above.values), len(below.values)) < 2:
         return "one of them was run only once, so this may be chance"

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnetkit.data.splits import Images, hold_out
-from resnetkit.errors import DataError
-from resnetkit.evaluation.evaluate import score
-from resnetkit.networks.resnet import create_model
+from resnetkit.data.splits import hold_out
+from resnetkit.networks.resnet import build
 from resnetkit.studies.faults import (
     BATCH,
     CENTRE,
@@ -18,19 +16,19 @@ from resnetkit.studies.faults import (
     TEST_BATCH,
     WHOLE,
     Faults,
-    Talking,
+    PrintingNetwork,
+    accepts,
+    batchnorm_shift,
     bias_gradient,
     classes_of,
-    graphs,
-    moved,
-    pupil,
-    takes,
+    count_graphs,
+    head_trainer,
     with_old_head,
     write_classes,
 )
-from resnetkit.studies.fit import data_of, fit, images_of
+from resnetkit.studies.fit import accuracy, fit, images_of, in_memory
 from resnetkit.studies.spread import Spread
-from resnetkit.studies.study import Place, Row, Study, select
+from resnetkit.studies.study import Grid, Place, Row, Study, Sweep, combinations, select
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,23 +58,25 @@ SIZES = (96, 160, 192, 224, 255, 256, 320, 448)
 """Sides of pictures that a fixed pooling window is tried on."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How networks are trained, and seen by how many seeds."""
+@dataclass(frozen=True, kw_only=True)
+class Lessons(Grid):
+    """How networks are trained: the tutorials' own, from nothing, by `recipe`."""
 
-    seeds: int
     size: int
     """Side in pixels of what networks see."""
     borrowed: dict[str, Any]
     """Changes to the recipe for the network that is borrowed."""
-    own: dict[str, Any]
-    """Changes to the recipe for the tutorials' networks, trained from nothing."""
     learnt: int | None = None
     """Images of the new task to learn from; none takes all."""
 
 
-QUICK = Grid(
-    seeds=5,
+SWEEPS = (
+    Sweep(combinations(part=("forward",)), seeds=1, fixed=True),
+    Sweep(combinations(part=("head", *NETWORKS)), seeds=5),
+)
+"""What a forward pass does, which no seed changes; and what is trained."""
+QUICK = Lessons(
+    sweeps=SWEEPS,
     size=32,
     borrowed={
         "epochs": 10,
@@ -88,28 +88,19 @@ QUICK = Grid(
             "stem_width": 32,
         },
     },
-    own={"epochs": 6, "model": D2L | {"widths": (8, 16, 32, 64), "stem_width": 8}},
+    recipe={"epochs": 6, "model": D2L | {"widths": (8, 16, 32, 64), "stem_width": 8}},
 )
-FULL = Grid(
-    seeds=5,
+FULL = Lessons(
+    sweeps=SWEEPS,
     size=96,
     borrowed={"steps": 12_000, "model": {"name": "resnet18"}, "optim": {"milestones": ("6000 steps", "9000 steps")}},
-    own={"steps": 12_000, "model": D2L, "optim": {"milestones": ("6000 steps", "9000 steps")}},
+    recipe={"steps": 12_000, "model": D2L, "optim": {"milestones": ("6000 steps", "9000 steps")}},
     learnt=400,
 )
 
 
-def _grid(place: Place) -> Grid:
-    return QUICK if place.quick else FULL
-
-
-def _rows(place: Place) -> list[Row]:
-    seeds = range(place.seeds or _grid(place).seeds)
-    trained = [{"data": data_of(place), "part": part, "seed": seed} for seed in seeds for part in ("head", *NETWORKS)]
-    return [{"data": data_of(place), "part": "forward", "seed": 0}, *trained]
-
-
-def _measure(row: Row, place: Place) -> list[Row]:
+def measure(row: Row, place: Place) -> Sequence[Row]:
+    """One line for each figure of each way to do it."""
     part, seed = str(row["part"]), int(row["seed"])
     if part == "forward":
         lines = [*_pooled(), *_printed()]
@@ -125,26 +116,25 @@ Line = tuple[str, str, str, float]
 
 
 def _transferred(place: Place, seed: int) -> Iterator[Line]:
-    grid = _grid(place)
+    grid = STUDY.grid(place)
     data = images_of(place)
-    if not isinstance(data.train, Images) or not isinstance(data.test, Images):
-        raise DataError("the study needs small images of one size", file=data.name, remedy="CIFAR-10, or --quick")
+    train, test = in_memory(data, data.train), in_memory(data, data.test)
     folder = place.folder / "borrowed"
-    write_classes({"train": data.train, "test": data.test}, BORROWED, folder)
+    write_classes({"train": train, "test": test}, BORROWED, folder)
     settings = grid.borrowed | {"data": {"image_size": grid.size, "resize": round(grid.size * WHOLE)}}
     source = fit(place, f"borrowed-seed{seed}", images=folder, seed=seed, **settings).classifier
-    old, learnt = classes_of(data.test, 0, BORROWED), classes_of(data.train, BORROWED, len(data.classes))
+    old, learnt = classes_of(test, 0, BORROWED), classes_of(train, BORROWED, len(data.classes))
     if grid.learnt is not None:
         learnt = hold_out(learnt, grid.learnt / len(learnt))[1]
-    tested = classes_of(data.test, BORROWED, len(data.classes))
+    tested = classes_of(test, BORROWED, len(data.classes))
     classes = len(data.classes) - BORROWED
 
     def taught(faults: Faults) -> Iterator[tuple[str, float]]:
-        one = pupil(source, classes, faults, seed=seed)
+        one = head_trainer(source, classes, faults, seed=seed)
         true, shown = one.learn(learnt)
         yield "new task", one.test(tested)
-        yield "old task", score(with_old_head(one.network, source), old)["top1"]
-        yield "BatchNorm moved", moved(one.network, source.network)
+        yield "old task", accuracy(with_old_head(one.network, source), old)
+        yield "BatchNorm moved", batchnorm_shift(one.network, source.network)
         yield "accuracy printed", shown
         yield "accuracy in training", true
 
@@ -160,22 +150,25 @@ def _transferred(place: Place, seed: int) -> Iterator[Line]:
             yield fault, way, what, value
     tried, fresh = hold_out(tested, 0.5)
     for way, whole in (("tutorial", False), ("every layer", True)):
-        one = pupil(source, classes, Faults(), seed=seed)
+        one = head_trainer(source, classes, Faults(), seed=seed)
         one.learn(learnt)
         yield "test set", way, "before", one.test(tried)
         yield "test set", way, "before, fresh", one.test(fresh)
         if whole:
-            one.thaw()
-        found = [one.test_and_learn(tried, time) for time in range(PASSES)]
+            one.unfreeze()
+        found = [one.test_and_train(tried, time) for time in range(PASSES)]
         yield "test set", way, "printed", found[0]
         yield "test set", way, "printed at last", found[-1]
         yield "test set", way, "fresh at last", one.test(fresh)
 
 
 def _trained(place: Place, fault: str, seed: int) -> Iterator[Line]:
-    grid = _grid(place)
+    grid = STUDY.grid(place)
     for way, fields in (("right", SOUND), ("tutorial", SOUND | NETWORKS[fault])):
-        settings = grid.own | {"model": grid.own["model"] | fields, "data": {"image_size": grid.size}}
+        settings: dict[str, Any] = grid.recipe | {
+            "model": grid.recipe["model"] | fields,
+            "data": {"image_size": grid.size},
+        }
         # What is sound is the same for every fault, and trained once for a seed.
         name = f"sound-seed{seed}" if way == "right" else f"{fault}-seed{seed}"
         done = fit(place, name, seed=seed, **settings)
@@ -186,16 +179,16 @@ def _trained(place: Place, fault: str, seed: int) -> Iterator[Line]:
 
 
 def _printed() -> Iterator[Line]:
-    network = create_model("resnet18", **SMALL).eval()
-    for way, each in (("right", network), ("tutorial", Talking(network))):
-        yield "print", way, "graphs", graphs(each, torch.zeros(1, 3, 32, 32))
+    network = build("resnet18", **SMALL).eval()
+    for way, each in (("right", network), ("tutorial", PrintingNetwork(network))):
+        yield "print", way, "graphs", count_graphs(each, torch.zeros(1, 3, 32, 32))
 
 
 def _pooled() -> Iterator[Line]:
-    network = create_model("resnet18", **SMALL).eval()
+    network = build("resnet18", **SMALL).eval()
     for way, window in (("right", None), ("tutorial", 7)):
         for size in SIZES:
-            yield "pool", way, f"{size} px", takes(network, size, window)
+            yield "pool", way, f"{size} px", accepts(network, size, window)
 
 
 Key = tuple[str, str, str]
@@ -252,7 +245,8 @@ PAIRS: tuple[tuple[str, Key, Key], ...] = (
 """What the figure shows: a name, what is right or true, and what the tutorial gets or says."""
 
 
-def _answer(results: Sequence[Row]) -> str:
+def answer(results: Sequence[Row]) -> str:
+    """What each fault costs in accuracy or in trust."""
     return "\n\n".join((*_on_borrowing(results), *_on_figures(results), *_on_networks(results), LIMITS))
 
 
@@ -359,7 +353,8 @@ LIMITS = (
 )
 
 
-def _draw(figure: "Figure", results: Sequence[Row]) -> None:
+def draw(figure: "Figure", results: Sequence[Row]) -> None:
+    """Done right against done the tutorial's way, one line for each fault."""
     figure.set_size_inches(9, 6)
     axes = figure.subplots()
     for place, (_, *both) in enumerate(PAIRS):
@@ -392,8 +387,9 @@ STUDY = Study(
     "Resize(500) with CenterCrop(224), a wrong divisor, biases, a bare projection, no padding, fixed pooling, print.",
     settings=("data", "part", "seed"),
     figures=("fault", "way", "measure", "value"),
-    rows=_rows,
-    measure=_measure,
-    draw=_draw,
-    answer=_answer,
+    quick=QUICK,
+    full=FULL,
+    measure=measure,
+    draw=draw,
+    answer=answer,
 )

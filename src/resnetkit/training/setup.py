@@ -1,21 +1,125 @@
-"""What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
+"""What a run starts from and keeps to its end: its images, its network, how the one reaches the other."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
 from torch import nn
 
+from resnetkit.classifier import Classifier
 from resnetkit.data.dataset import Data
-from resnetkit.data.splits import Images, describe_split, measure
-from resnetkit.errors import CheckpointError, UsageError
+from resnetkit.data.fingerprint import Fingerprint
+from resnetkit.data.splits import Split, measure
+from resnetkit.errors import CheckpointError, DataError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from resnetkit.machine.device import Compute
-from resnetkit.networks.resnet import ResNet, create_model, get_arch
+from resnetkit.machine.console import Reporter
+from resnetkit.machine.device import Compute, choose
+from resnetkit.machine.ranks import Ranks
+from resnetkit.networks.arch import get_arch
+from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
+from resnetkit.runs.folder import Run
+from resnetkit.weights.hints import Hints
 from resnetkit.weights.load import pretrained_network
-from resnetkit.weights.sources import Source, Told, read_source
+from resnetkit.weights.sources import Source, read_source
 from resnetkit.weights.table import WEIGHTS
 
 FOLDER_SIZE = 224
 """Side in pixels that photographs are brought to where a recipe says nothing."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One run before its first step. Nothing here changes later but the network's parameters."""
+
+    run: Run
+    data: Data
+    train_split: Split
+    """What is learnt from."""
+    network: ResNet
+    """On the device."""
+    preprocess: Preprocess
+    compute: Compute
+    frozen: list[nn.Module]
+    """Parts of the network that are not trained."""
+    images: Fingerprint
+    """Which images these are, so that going on with others is noticed."""
+    ranks: Ranks
+    reporter: Reporter
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is to be done."""
+        return self.run.recipe
+
+    @property
+    def validation_split(self) -> Split:
+        """What the best weights are chosen by. Raises `DataError` (exit code 3) where there is nothing."""
+        if self.data.validation is None:
+            raise DataError(
+                "there is nothing to choose the best weights by", file=self.data.name, remedy="a folder val/"
+            )
+        return self.data.validation
+
+    def classifier(self, network: ResNet) -> Classifier:
+        """A network of this run as the artefact, in evaluation mode."""
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True)
+        return Classifier(network, self.preprocess, self.data.classes, self.recipe.model.name, self.compute, recipe)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Work in the run's folder while nobody else does, with ranks that agree on what they work on.
+
+        Raises `UsageError` (exit code 2) where they do not, or another process is at work there.
+        """
+        facts = {"class list": self.data.classes, "list of files": self.images.digest, "torch": torch.__version__}
+        self.ranks.agree(facts)
+        if not self.ranks.first:
+            yield
+            return
+        with self.run.locked():
+            yield
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Lines for people."""
+        for line in lines:
+            self.reporter.line(line)
+
+    def begin(self) -> None:
+        """Write down what is to be done, and on which images."""
+        if self.ranks.first:
+            self.run.begin()
+            self.images.write(self.run.images)
+
+    def write(self, **fields: Any) -> None:
+        """Add a line to the journal."""
+        if self.ranks.first:
+            self.run.journal.write(**fields)
+
+
+def prepare(run: Run, data: Data, ranks: Ranks, reporter: Reporter) -> Setup:
+    """Network, preprocessing and device of a run, as its recipe and its data have them. Nothing is written.
+
+    Raises `DataError` (exit code 3) where there is nothing to learn from, `UsageError` (exit code 2) for a recipe that
+    does not go with its data or this machine.
+    """
+    recipe = run.recipe
+    if data.train is None or not len(data.train):
+        raise DataError("there is nothing to train on", file=data.name, remedy="a folder train/")
+    compute = choose(recipe.device, recipe.precision)
+    start = read_start(recipe)
+    preprocess = training_preprocess(recipe, data, start)
+    network = create_network(recipe, data, start)
+    if recipe.sync_batchnorm and not ranks.alone:
+        network = with_sync_batchnorm(network, compute)
+    network = compute.network(network)
+    network.recompute = recipe.recompute
+    frozen = freeze(network, recipe.freeze)
+    images = Fingerprint.of(data)
+    return Setup(run, data, data.train, network, preprocess, compute, frozen, images, ranks, reporter)
 
 
 def read_start(recipe: Recipe) -> Source | None:
@@ -24,7 +128,7 @@ def read_start(recipe: Recipe) -> Source | None:
     if weights is None or weights == "none":
         return None
     try:
-        return read_source(weights, Told(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+        return read_source(weights, Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
     except CheckpointError as error:
         if weights not in WEIGHTS:
             raise
@@ -40,6 +144,7 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
     Raises `UsageError` (exit code 2) for weights that do not say it where the recipe does not say it either.
     """
     settings = recipe.data
+    pixels = data.train.pixels if data.train is not None else None
     if settings.mean is not None and settings.std is not None:
         mean, std = settings.mean, settings.std
         if not len(mean) == len(std) == data.channels:
@@ -56,11 +161,11 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
                 remedy="--data.mean R G B --data.std R G B",
             )
         mean, std = start.preprocess.mean, start.preprocess.std
-    elif isinstance(data.train, Images):
-        mean, std = measure(data.train)
+    elif pixels is not None:
+        mean, std = measure(pixels)
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-    own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
+    own = pixels.shape[-1] if pixels is not None else FOLDER_SIZE
     interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
     return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
 
@@ -71,27 +176,8 @@ def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
     fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
     with torch_seed(recipe.seed, "parameters"):
         if start is None:
-            return create_model(recipe.model.name, **fields)
+            return build(recipe.model.name, **fields)
         return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
-
-
-def announcement(
-    recipe: Recipe, data: Data, network: ResNet, preprocess: Preprocess, compute: Compute, length: str
-) -> list[str]:
-    """Lines for people: what is about to be done, with what, on what. `length` says how long."""
-    splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
-    sizes = ", ".join(f"{name} {describe_split(split)}" for name, split in splits)
-    parameters = sum(p.numel() for p in network.parameters())
-    weights = recipe.model.weights
-    start = "from nothing" if weights in (None, "none") else f"starts from {weights}"
-    head = "the head alone, solved on the features of the frozen backbone"
-    return [
-        f"data      {data.name}: {len(data.classes)} classes; {sizes}",
-        *(f"note      {note}" for note in data.notes),
-        f"model     {recipe.model.name}, {parameters:,} parameters, sees {preprocess.size} px, {start}",
-        f"compute   {compute.describe()}",
-        f"training  {head if recipe.transfer.mode == 'head' else length}",
-    ]
 
 
 def freeze(network: ResNet, through: str | None) -> list[nn.Module]:
@@ -112,3 +198,10 @@ def freeze(network: ResNet, through: str | None) -> list[nn.Module]:
     for part in parts:
         part.requires_grad_(False)
     return parts
+
+
+def with_sync_batchnorm(network: ResNet, compute: Compute) -> ResNet:
+    """The network with BatchNorm over the batches of all ranks. Raises `UsageError` (exit code 2) on a CPU."""
+    if compute.device.type == "cpu":
+        raise UsageError("sync_batchnorm needs accelerators", remedy="leave it out on CPUs")
+    return cast("ResNet", nn.SyncBatchNorm.convert_sync_batchnorm(network))

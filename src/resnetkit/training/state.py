@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnetkit.data.batches import Batch
 from resnetkit.data.fingerprint import Fingerprint
 from resnetkit.errors import CheckpointError, DivergedError, StorageError, UsageError
-from resnetkit.evaluation.metrics import Tally
-from resnetkit.machine.console import Reporter
-from resnetkit.machine.ranks import Ranks
+from resnetkit.evaluation.metrics import Score, Tally
 from resnetkit.networks.resnet import ResNet
 from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
-from resnetkit.runs.folder import Run
 from resnetkit.training.optim import optimizer_tensors, restore_optimizer
-from resnetkit.training.step import Stepper
+from resnetkit.training.plan import Plan
+from resnetkit.training.setup import Setup
+from resnetkit.training.step import Stepper, StepResult
 
 FAILED_SAVES = 3
 """After so many saves in a row that failed, training for nothing ends."""
@@ -25,40 +25,71 @@ FAILED_SAVES = 3
 class State:
     """The state of one run, in memory and on disk. Network, optimizer and average are the stepper's."""
 
-    def __init__(self, run: Run, stepper: Stepper, images: Fingerprint, tally: Tally, peers: Ranks) -> None:
-        self.run, self.stepper, self.images, self.ranks = run, stepper, images, peers
+    def __init__(self, setup: Setup, plan: Plan, stepper: Stepper) -> None:
+        self.setup, self.run, self.ranks, self.reporter = setup, setup.run, setup.ranks, setup.reporter
+        self.plan, self.stepper = plan, stepper
         self.step = 0
-        self.tally = tally
+        """Steps behind us."""
+        self.tally = self._new_tally()
         """Figures of this rank's images since the epoch began."""
         self.best: dict[str, Any] = {}
         """`step, top1, loss` of the best validation so far."""
         self.best_weights: dict[str, Tensor] = {}
         self.extra: dict[str, Any] = {}
         """Figures that go into the result as they are."""
-        self.unreadable: dict[str, str] = {}
+        self.lost: dict[str, str] = dict(setup.data.unreadable)
         """Files that could not be read, and why."""
         self.bad_steps = 0
         """Steps in a row that were not finite."""
         self.rolled_back = False
         self.saved_step = -1
-        self.last_save = self.began = time.monotonic()
+        self.last_save = self.began = self.epoch_began = time.monotonic()
         self._seconds_before = 0.0
         self._failed_saves = 0
+
+    def _new_tally(self) -> Tally:
+        return Tally(len(self.setup.data.classes), self.setup.compute.device)
 
     @property
     def seconds(self) -> float:
         """Time spent training, validation included, over all sittings of the run."""
         return self._seconds_before + time.monotonic() - self.began
 
-    def remember_best(self, network: ResNet, top1: float, loss: float) -> bool:
+    def start_clock(self) -> None:
+        """Time counts from here: reading, and solving a head, are not training."""
+        self.began = self.last_save = self.epoch_began = time.monotonic()
+
+    def start_epoch(self) -> None:
+        """Figures of training images begin anew."""
+        self.tally, self.epoch_began = self._new_tally(), time.monotonic()
+
+    def count(self, result: StepResult, batch: Batch) -> None:
+        """Add a step that was applied to the epoch's figures."""
+        self.bad_steps = 0
+        self.tally.update(result.logits, batch.labels, result.loss)
+
+    def fitted(self) -> Score:
+        """The epoch's figures over the training images of all ranks."""
+        whole = Tally(len(self.setup.data.classes), torch.device("cpu"))
+        whole.restore(self.ranks.sum(*self.tally.state()))
+        return whole.compute()
+
+    def remember_best(self, top1: float, loss: float) -> bool:
         """Keep the weights where they are better on validation than all before; say whether they are."""
         better = not self.best or (top1, -loss) > (self.best["top1"], -self.best["loss"])
         if better:
             self.best = {"step": self.step, "top1": top1, "loss": loss}
-            self.best_weights = copy_of(network)
+            self.best_weights = copy_of(self.stepper.eval_network)
         return better
 
-    def save(self, reporter: Reporter, *, must: bool = False) -> None:
+    def save_is_due(self) -> bool:
+        """Whether it is time for a checkpoint within an epoch."""
+        every = self.run.recipe.checkpoint
+        if every.every_steps and self.step % every.every_steps == 0:
+            return True
+        return bool(self.ranks.any(time.monotonic() - self.last_save >= 60 * every.every_minutes))
+
+    def save(self, *, must: bool = False) -> None:
         """Write a checkpoint, unless there is one of this step. Called at the same steps on all ranks.
 
         A save that fails is borne, with a warning, where there is an older checkpoint and training goes on; `must` says
@@ -78,7 +109,7 @@ class State:
                 self._failed_saves += 1
                 if must or self.saved_step < 0 or self._failed_saves >= FAILED_SAVES:
                     raise
-                reporter.line(f"warning   {error} Training goes on, and the next save tries again.")
+                self.reporter.line(f"warning   {error} Training goes on, and the next save tries again.")
                 return False
 
         if self.ranks.from_first(write):
@@ -99,22 +130,22 @@ class State:
         state = {
             "best": self.best,
             "extra": self.extra,
-            "unreadable": self.unreadable,
+            "unreadable": self.lost,
             "tallies": tallies,
             "micro_batch": stepper.micro_batch,
-            "slower": stepper.slower,
+            "slower": stepper.lr_factor,
             "rolled_back": self.rolled_back,
             "bad_steps": self.bad_steps,
             "seconds": self.seconds,
             "journal_bytes": self.run.journal.size(),
-            "images": self.images.digest,
+            "images": self.setup.images.digest,
             "batch_size": self.run.recipe.data.batch_size,
             "ranks": self.ranks.size,
             "torch": torch.__version__,
         }
         checkpoint.save(self.run.checkpoints, self.step, tensors, state, keep=self.run.recipe.checkpoint.keep)
 
-    def restore(self, reached: Checkpoint, reporter: Reporter) -> None:
+    def restore(self, reached: Checkpoint) -> None:
         """Be again as when `reached` was written. Raises `CheckpointError` (exit code 4) where it does not fit."""
         state, tensors, stepper = reached.state, reached.tensors, self.stepper
         try:
@@ -123,9 +154,9 @@ class State:
             if stepper.average is not None:
                 stepper.average.load_state_dict(tensors["average"])
             self.best, self.best_weights, self.extra = state["best"], tensors["best"], state["extra"]
-            self.unreadable |= state["unreadable"]
+            self.lost |= state["unreadable"]
             stepper.micro_batch = self.run.recipe.data.micro_batch or state["micro_batch"]
-            stepper.slower, self.rolled_back = state["slower"], state["rolled_back"]
+            stepper.lr_factor, self.rolled_back = state["slower"], state["rolled_back"]
             self.bad_steps = state["bad_steps"]
             same_ranks = state["ranks"] == self.ranks.size
             if same_ranks:
@@ -135,22 +166,22 @@ class State:
             raise CheckpointError(
                 "the checkpoint does not fit the recipe", file=reached.folder, why=str(error)
             ) from error
-        if not same_ranks:
-            reporter.line(f"note      begun with {state['ranks']} ranks: it goes on alike, but not equal to the bit")
-        if state["torch"] != torch.__version__:
-            reporter.line(f"note      begun with torch {state['torch']}: it goes on alike, but not equal to the bit")
+        others = [] if same_ranks else [f"{state['ranks']} ranks"]
+        others += [f"torch {state['torch']}"] if state["torch"] != torch.__version__ else []
+        for other in others:
+            self.reporter.line(f"note      begun with {other}: it goes on alike, but not equal to the bit")
         self.step = self.saved_step = reached.step
         self._seconds_before, self.began = state["seconds"], time.monotonic()
 
     def check_images(self, reached: Checkpoint) -> None:
         """Raises `UsageError` (exit code 2) where the images are not those that the run was begun with."""
-        if reached.state.get("images") == self.images.digest:
+        if reached.state.get("images") == self.setup.images.digest:
             return
         before = Fingerprint.read(self.run.images)
         raise UsageError(
             "the images have changed since the run began",
             file=self.run.recipe.data.name,
-            why=self.images.difference(before) if before is not None else "their fingerprint is another",
+            why=self.setup.images.difference(before) if before is not None else "their fingerprint is another",
             remedy="the old images, another --out, or --accept-data-change",
         )
 

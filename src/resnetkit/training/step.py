@@ -1,11 +1,11 @@
-"""One training step: forward, backward, update. It is applied whole or not at all.
+"""One training step: forward, loss, backward, update. It is applied whole or not at all.
 
 A step whose loss or gradient is not finite changes nothing. A batch for which memory does not suffice goes through the
 network in parts; the update is that of the whole batch.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from resnetkit.data.batches import Batch
-from resnetkit.errors import MemoryLimitError, UsageError
+from resnetkit.errors import MemoryLimitError
 from resnetkit.machine.device import Compute, is_out_of_memory
 from resnetkit.machine.ranks import Ranks
 from resnetkit.networks.resnet import ResNet
@@ -27,7 +27,7 @@ from resnetkit.training.optim import Schedule, average_of, create_optimizer
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepResult:
     """What a step gave, before its update."""
 
     logits: Tensor
@@ -57,12 +57,13 @@ class Stepper:
         self.average = average_of(network, recipe.optim.ema) if recipe.optim.ema else None
         self.micro_batch: int | None = recipe.data.micro_batch
         """Images that go through the network at a time; none means the whole batch."""
-        self.slower = 1.0
+        self.lr_factor = 1.0
         """Factor of every learning rate; less than 1 after a roll-back."""
         self.notes: list[str] = []
         """What has to be said once."""
         self._statistics = list(network.buffers())
         self._kept = [buffer.clone() for buffer in self._statistics]
+        self._updating = False
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -70,78 +71,91 @@ class Stepper:
         return create_optimizer(self.network, self.recipe.optim)
 
     @cached_property
-    def _runner(self) -> nn.Module:
-        """What gradients are averaged through: the network itself where there is one rank."""
-        if self.ranks.alone:
-            return self.network
+    def _parallel(self) -> DistributedDataParallel:
+        """The network through which gradients are averaged over ranks."""
         devices = [self.compute.device] if self.compute.device.type == "cuda" else None
         return DistributedDataParallel(self.network, device_ids=devices)
 
     @property
-    def judged(self) -> ResNet:
+    def eval_network(self) -> ResNet:
         """The network that is scored and kept: the average where there is one."""
         return cast("ResNet", self.average.module) if self.average is not None else self.network
 
-    def ready(self) -> None:
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, before the factor of each group of parameters."""
+        return self.schedule(step) * self.lr_factor
+
+    def train_mode(self) -> None:
         """BatchNorm moves from here on, except in what is frozen."""
         self.network.train()
         for part in self.frozen:
             part.eval()
 
-    def __call__(self, batch: Batch, step: int) -> Taken:
+    def __call__(self, batch: Batch, step: int) -> StepResult:
         """Take step `step`, counted from 0. Raises `MemoryLimitError` (exit code 6)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(step) * group["scale"] * self.slower
         if self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
-        while (learnt := self._learn_if_it_fits(batch, step)) is None:
-            # Only now, with the error and all that it held on to gone, is the memory free again.
+        while True:
+            try:
+                return self._take(batch, step)
+            except RuntimeError as error:  # PyTorch's OutOfMemoryError is one; on the CPU it has no class of its own
+                if not is_out_of_memory(error) or self._updating:
+                    raise
+            # Only out here, with the error and all that it held on to gone, is the memory free again.
             self._forget()
-            self._cut_smaller(len(batch.images))
-        logits, loss = learnt
+            self._halve_micro_batch(len(batch.images))
+
+    def _take(self, batch: Batch, step: int) -> StepResult:
+        """Forward, loss, backward; and the update, where all of it is finite."""
+        self._seed(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(step) * group["scale"]
+
+        # The mean loss over the whole batch, all ranks' parts together, has the gradients that add up here.
+        logits, loss = [], torch.zeros((), device=self.compute.device)
+        rank_weight = self._rank_weight(len(batch.images))
+        for part, share, is_last in self._parts(len(batch.images)):
+            with self._averaging(is_last):
+                with self.compute.autocast():
+                    outputs = self._forward(batch.images[part])
+                    part_loss = self._loss(outputs, batch.targets[part])
+                weight = rank_weight * share
+                (part_loss if weight == 1.0 else part_loss * weight).backward()
+            logits.append(outputs.detach())
+            loss += part_loss.detach() * share
+        result = torch.cat(logits) if len(logits) > 1 else logits[0]
+
         trained = [p for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([cast("Tensor", p.grad) for p in trained])
         if self.ranks.any(not bool(torch.isfinite(norm) & torch.isfinite(loss))):
             self._forget()
-            return Taken(logits, loss, applied=False)
+            return StepResult(result, loss, applied=False)
         if self.recipe.optim.clip is not None:
             nn.utils.clip_grads_with_norm_(trained, self.recipe.optim.clip, norm)
+
+        self._updating = True  # from here on a step cannot be begun again
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return Taken(logits, loss, applied=True)
+        self._updating = False
+        return StepResult(result, loss, applied=True)
 
-    def _learn_if_it_fits(self, batch: Batch, step: int) -> tuple[Tensor, Tensor] | None:
-        try:
-            return self._learn(batch, step)
-        except RuntimeError as error:  # PyTorch's OutOfMemoryError is one; on the CPU it has no class of its own
-            if is_out_of_memory(error):
-                return None
-            raise
-
-    def _learn(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over the whole batch, all ranks' parts together."""
+    def _seed(self, step: int) -> None:
+        """Which blocks stochastic depth leaves out is a function of the step, and differs between ranks."""
         if self.network.arch.drop_path:
             torch.manual_seed(key(self.recipe.seed, "network", step, *([] if self.ranks.alone else [self.ranks.rank])))
-        count = len(batch.images)
-        share = 1.0
-        if not self.ranks.alone:  # gradients are averaged over ranks, whose parts may differ by some images
-            share = count * self.ranks.size / self.ranks.sum(count)[0]
-        parts = list(self._parts(count))
-        outputs, total = [], torch.zeros((), device=self.compute.device)
-        for number, part in enumerate(parts):
-            runner = self._runner
-            waiting = number + 1 < len(parts) and isinstance(runner, DistributedDataParallel)
-            with runner.no_sync() if waiting else nullcontext():
-                with self.compute.autocast():
-                    logits = runner(batch.images[part])
-                    loss = self._loss(logits, batch.targets[part])
-                weight = share * (len(logits) / count)
-                (loss if weight == 1.0 else loss * weight).backward()
-            outputs.append(logits.detach())
-            total += loss.detach() * (len(logits) / count)
-        return torch.cat(outputs) if len(outputs) > 1 else outputs[0], total
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self.network(images) if self.ranks.alone else self._parallel(images)
+
+    def _averaging(self, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over ranks once a step, behind its last part."""
+        return nullcontext() if self.ranks.alone or is_last else self._parallel.no_sync()
+
+    def _rank_weight(self, count: int) -> float:
+        """What makes a mean over ranks the mean over images, where the ranks' parts differ by some images."""
+        return 1.0 if self.ranks.alone else count * self.ranks.size / self.ranks.sum(count)[0]
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over the images. Class weights multiply an image's loss; their mean over the training images is one."""
@@ -151,12 +165,16 @@ class Stepper:
         weights = self.class_weights.to(logits.dtype)
         return F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).mean()
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        """Slices of a batch, about equal, none of a single image: BatchNorm needs two."""
+    def _parts(self, count: int) -> Iterator[tuple[slice, float, bool]]:
+        """A batch in parts: where each is, its share, whether it is the last. About equal, none of a single image.
+
+        One part where memory suffices. BatchNorm needs two images.
+        """
         size = self.micro_batch or count
         pieces = max(1, min(-(-count // size), count // 2))
         ends = [count * piece // pieces for piece in range(pieces + 1)]
-        return (slice(first, last) for first, last in pairwise(ends))
+        for first, last in pairwise(ends):
+            yield slice(first, last), (last - first) / count, last == count
 
     def _forget(self) -> None:
         """As if the step had not been tried: no gradient, and BatchNorm's statistics from before it."""
@@ -164,7 +182,7 @@ class Stepper:
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._kept)
 
-    def _cut_smaller(self, count: int) -> None:
+    def _halve_micro_batch(self, count: int) -> None:
         size = min(self.micro_batch or count, count)
         if not self.ranks.alone:
             # The others are waiting inside this step; only all of them together could begin it again.
@@ -190,10 +208,3 @@ class Stepper:
         if self.compute.device.type != "cuda":
             return None
         return f"the peak was {torch.cuda.max_memory_allocated(self.compute.device) / 2**30:.1f} GiB"
-
-
-def with_sync_batchnorm(network: ResNet, compute: Compute) -> ResNet:
-    """The network with BatchNorm over the batches of all ranks. Raises `UsageError` (exit code 2) on a CPU."""
-    if compute.device.type == "cpu":
-        raise UsageError("sync_batchnorm needs accelerators", remedy="leave it out on CPUs")
-    return cast("ResNet", nn.SyncBatchNorm.convert_sync_batchnorm(network))

@@ -1,17 +1,31 @@
-"""Training: from a recipe to a `Classifier`."""
+"""Training: from a recipe to a `Classifier`. The entrance, and the three jobs: `head`, `finetune`, and every layer."""
 
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from resnetkit.classifier import Classifier
+import torch
+
+from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.load import load_data
-from resnetkit.machine import ranks
+from resnetkit.data.splits import Split, class_weights
+from resnetkit.evaluation.metrics import Score
+from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
+from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
+from resnetkit.networks.resnet import ResNet
 from resnetkit.runs.choice import decide
 from resnetkit.runs.folder import flat, open_run
-from resnetkit.training.loop import Trainer, stopped
+from resnetkit.training import progress
+from resnetkit.training.guards import Guards, stopped
+from resnetkit.training.loop import fit, score_split
+from resnetkit.training.plan import make_plan
+from resnetkit.training.setup import Setup, prepare
+from resnetkit.training.state import State, copy_of
+from resnetkit.training.step import Stepper
+from resnetkit.transfer.probe import Probe, probe, score_probe
 
 
 def train(
@@ -48,16 +62,138 @@ def train(
                 if recipe is not None:
                     request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
-            going_on = resume or (out is not None and bool(peers.any(ranks.restarted())))
+            going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
                 lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root)
-            return Trainer(run, images, reporter, peers, stopping, accept_data_change=accept_data_change).train()
+            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
+            setup = prepare(run, images, peers, reporter)
+            if run.recipe.transfer.mode == "head":
+                return _train_head(setup)
+            return _train_layers(setup, stopping, accept_data_change=accept_data_change)
         except Stopped as stop:
             if folder is not None and any((folder / "checkpoints").glob("step-*")):
                 raise stopped(stop.number, f"the last checkpoint is in {folder}", folder) from None
             raise stopped(stop.number, "nothing had been begun that could be saved") from None
+
+
+def _train_head(setup: Setup) -> Classifier:
+    """The recipe `head`: solve the classifier on the frozen backbone's features; no step is taken."""
+    train_split, began = setup.train_split, time.monotonic()
+    setup.say(progress.announcement(setup, "the head alone, solved on the features of the frozen backbone"))
+    with setup.exclusive():
+        if setup.run.finished:
+            return _finished(setup)
+        setup.begin()
+        parts = [train_split]
+        if setup.data.test is not None and setup.data.validation is not None:
+            parts.append(setup.data.validation)  # nothing is chosen on it here, so it may be learnt from
+        solved = _solve_head(setup, parts)
+        split_name, held_out = setup.data.held_out()
+        score = score_probe(setup.classifier(setup.network), held_out)
+        seconds = time.monotonic() - began
+        facts = {
+            "split": split_name,
+            "steps": 0,
+            "best_step": 0,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
+        }
+        lost = setup.data.unreadable | solved.features.lost | score.lost
+        return _finish(setup, setup.network, score, facts, _told(setup, solved), lost)
+
+
+def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool) -> Classifier:
+    """Every layer that is not frozen, step by step; the recipe `finetune` solves the head before."""
+    recipe, run, plan = setup.recipe, setup.run, make_plan(setup)
+    balanced = recipe.class_weights == "balanced"
+    weights = class_weights(setup.train_split, len(setup.data.classes)) if balanced else None
+    stepper = Stepper(setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights)
+    state = State(setup, plan, stepper)
+    length = f"{plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
+    setup.say(progress.announcement(setup, length))
+    with setup.exclusive():
+        if run.reached is not None:
+            if not accept_data_change:
+                state.check_images(run.reached)
+            state.restore(run.reached)
+            setup.say([f"resumed   at step {state.step:,} from {run.reached.folder}"])
+        if state.step >= plan.total_steps and run.finished:
+            return _finished(setup)
+        setup.begin()
+        if run.reached is None and recipe.transfer.mode == "finetune":
+            _begin_with_head(setup, state)
+        with stopping.deferred():
+            if run.reached is None:
+                state.save(must=True)  # before hours of work: is the disk writable, and large enough?
+            with torch.random.fork_rng(enabled=bool(setup.network.arch.drop_path)):  # the steps seed PyTorch's own
+                fit(setup, plan, state, Guards(setup, state, stopping))
+        return _finish_layers(setup, state)
+
+
+def _solve_head(setup: Setup, parts: list[Split]) -> Probe:
+    """Solve the head on the features of some splits, put it on the network, and say how good it is."""
+    solved = probe(setup.classifier(setup.network), parts, setup.recipe, setup.reporter)
+    setup.say(solved.describe(setup.data.classes))
+    return solved
+
+
+def _told(setup: Setup, solved: Probe) -> dict[str, Any]:
+    """What the result of a run keeps of the head that was solved."""
+    return {"cross_validation": solved.head.to_dict(setup.data.classes), "frozen_drift": solved.drift}
+
+
+def _begin_with_head(setup: Setup, state: State) -> None:
+    """The head first; what it scores on validation is what fine-tuning has to beat."""
+    solved = _solve_head(setup, [setup.train_split])
+    validation = score_split(setup, setup.network, setup.validation_split)
+    state.lost |= solved.features.lost | validation.lost
+    state.extra = _told(setup, solved)
+    state.best = {"step": 0, "top1": validation.top1, "loss": validation.loss}
+    state.best_weights = copy_of(setup.network)
+    setup.say([f"head alone: validation {validation.top1:.2f} %; now all layers that are not frozen"])
+
+
+def _finish_layers(setup: Setup, state: State) -> Classifier:
+    """Score the best weights once on the held-out split."""
+    seconds, network, plan = state.seconds, state.stepper.eval_network, state.plan
+    network.load_state_dict(state.best_weights)
+    split_name, held_out = setup.data.held_out()
+    score = score_split(setup, network, held_out)
+    facts = {
+        "split": split_name,
+        "steps": plan.total_steps,
+        "best_step": state.best["step"],
+        "seconds": round(seconds, 2),
+        "images_per_second": round(plan.total_steps * plan.batch_size / max(seconds, 1e-9), 1),
+    }
+    if not state.best["step"]:
+        setup.say(["fine-tuning did not beat the head alone on validation: the head alone is kept"])
+    return _finish(setup, network, score, facts, state.extra, state.lost | score.lost)
+
+
+def _finish(
+    setup: Setup,
+    network: ResNet,
+    score: Score,
+    facts: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    lost: Mapping[str, str],
+) -> Classifier:
+    """Save the model, end the journal, say the result."""
+    figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
+    classifier = setup.classifier(network)
+    classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
+    if setup.ranks.first:
+        classifier.save(setup.run.folder / "model")
+    setup.write(event="end", **figures)
+    setup.say([progress.result_line(figures), *progress.left_out(lost)])
+    return classifier
+
+
+def _finished(setup: Setup) -> Classifier:
+    setup.say([f"the run in {setup.run.folder} is finished: nothing to do"])
+    return load_classifier(setup.run.folder)

@@ -11,8 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -21,15 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.data.splits import Files, Listed
+from resnetkit.data.splits import Split
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import Preprocess, to_tensor
-from resnetkit.images.reading import read_image
 from resnetkit.machine.device import Compute, one_thread
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
 from resnetkit.transfer.backbone import Engine, batch_size, create_engine
-from resnetkit.transfer.store import _Store, default_store
+from resnetkit.transfer.store import Store, default_store
 
 DECODERS = 16
 """Threads at most that decode for an accelerator."""
@@ -82,28 +80,30 @@ class Features:
     """Images that were not in the store."""
     by: str = ""
     """What computed them, for people; empty where nothing was computed."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Files that could not be read, and why."""
 
 
 def extract(
     network: ResNet,
     preprocess: Preprocess,
-    split: Listed,
+    split: Split,
     compute: Compute,
     *,
     views: Views = Views(),
     store: Path | None = None,
-    unreadable: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Features:
     """Features of every image of a split, (N, views, width), from the store where they are there.
 
     The network is only read. Threads take some images each, read and look them up, decode and compute those that are
-    new. A file that cannot be read is left out and named in `unreadable`. `progress` gets the number of images so far.
+    new. `progress` gets the number of images so far.
     """
     width = network.fc.in_features
-    records = _Store(store or default_store(), _key(network, preprocess, views, compute), views.count, width)
+    records = Store(store or default_store(), _key(network, preprocess, views, compute), views.count, width)
     values = np.empty((len(split), views.count, width), dtype=np.float32)
-    good = np.ones(len(split), dtype=bool)
+    good: list[int] = []
+    lost: dict[str, str] = {}
     with one_thread() as threads:
         workers = threads if compute.device.type == "cpu" else min(os.cpu_count() or 1, DECODERS)
         # Every image that is known has a record; the others are new, or were seen under another name.
@@ -112,18 +112,17 @@ def extract(
         engine = _Once(lambda: create_engine(network, preprocess, compute, views=new, batch=batch, workers=workers))
         for positions, rows in _extracted(split, preprocess, views, records, engine, batch, workers):
             for position, row in zip(positions, rows, strict=True):
-                if isinstance(row, np.ndarray):
+                if isinstance(row, str):
+                    lost[split.name(position)] = row
+                else:
                     values[position] = row
-                    continue
-                good[position] = False
-                if isinstance(split, Files):
-                    unreadable[str(split.paths[position])] = row
+                    good.append(position)
             progress(positions[-1] + 1)
     computed = records.write()
-    chosen = np.flatnonzero(good)
-    files = tuple(str(path) for path in split.paths) if isinstance(split, Files) else tuple(map(str, range(len(split))))
+    chosen = np.array(good, dtype=np.int64)
     by = f"{engine.made.name} in {compute.precision}" if engine.made is not None else ""
-    return Features(values[chosen], split.labels.numpy()[chosen], tuple(files[i] for i in chosen), computed, by)
+    labels, files = split.labels_at(chosen).numpy(), tuple(map(split.name, good))
+    return Features(values[chosen], labels, files, computed, by, lost)
 
 
 def join(parts: Sequence[Features]) -> Features:
@@ -134,6 +133,7 @@ def join(parts: Sequence[Features]) -> Features:
         tuple(file for part in parts for file in part.files),
         sum(part.computed for part in parts),
         next((part.by for part in parts if part.by), ""),
+        {file: why for part in parts for file, why in part.lost.items()},
     )
 
 
@@ -152,7 +152,7 @@ class _Once:
 
 
 def _extracted(
-    split: Listed, preprocess: Preprocess, views: Views, records: "_Store", engine: _Once, batch: int, workers: int
+    split: Split, preprocess: Preprocess, views: Views, records: Store, engine: _Once, batch: int, workers: int
 ) -> Iterator[tuple[range, list[np.ndarray | str]]]:
     """Positions, and for each of them its features (views, width) or why it cannot be read; in order."""
 
@@ -188,28 +188,18 @@ def _extracted(
 
 
 def _look_up(
-    split: Listed, position: int, preprocess: Preprocess, views: Views, records: "_Store"
+    split: Split, position: int, preprocess: Preprocess, views: Views, records: Store
 ) -> tuple[str, np.ndarray | Tensor | str]:
     """An image's SHA-256, and its stored features, or its views, or why it cannot be read."""
-    if not isinstance(split, Files):
-        image = split.pixels[position]
-        digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
-        known = records.find(digest)
-        if known is not None:
-            return digest, known
-        return digest, views.of(Image.fromarray(image.permute(1, 2, 0).numpy().squeeze()), preprocess, digest)
-    path = split.paths[position]
     try:
-        content = path.read_bytes()
+        content = split.content(position)
         digest = hashlib.sha256(content).hexdigest()
         known = records.find(digest)
         if known is not None:
             return digest, known
-        return digest, views.of(read_image(path, preprocess.channels, BytesIO(content)), preprocess, digest)
-    except OSError as error:
-        return "", error.strerror or str(error)
+        return digest, views.of(split.image(position, preprocess.channels, content), preprocess, digest)
     except DataError as error:
-        return "", error.why or error.what
+        return "", error.reason
 
 
 def _key(network: ResNet, preprocess: Preprocess, views: Views, compute: Compute) -> str:

@@ -1,23 +1,19 @@
 """A frozen backbone put to use: its features of a data set, the head solved on them, and what there is to say of it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional as F
 
-from resnetkit.data.dataset import Data
-from resnetkit.data.shards.read import Shards
-from resnetkit.data.splits import Listed, Split
+from resnetkit.classifier import Classifier
+from resnetkit.data.splits import Split
 from resnetkit.errors import UsageError
-from resnetkit.evaluation.metrics import Tally
-from resnetkit.images.preprocess import Preprocess
+from resnetkit.evaluation.metrics import Score, Tally
 from resnetkit.machine.console import Reporter
-from resnetkit.machine.device import Compute
 from resnetkit.networks.resnet import ResNet
-from resnetkit.recipes.schema import TransferRecipe
+from resnetkit.recipes.schema import Recipe
 from resnetkit.transfer.features import Features, Views, extract, join
 from resnetkit.transfer.head import Head, solve_head
 
@@ -57,40 +53,23 @@ class Probe:
         return lines
 
 
-def probe(
-    network: ResNet,
-    preprocess: Preprocess,
-    data: Data,
-    parts: Sequence[Split],
-    compute: Compute,
-    settings: TransferRecipe,
-    *,
-    balanced: bool = False,
-    seed: int,
-    reporter: Reporter,
-    unreadable: dict[str, str],
-) -> Probe:
-    """Solve a head on the features of `parts` and put it on the network, whose backbone is only read."""
+def probe(classifier: Classifier, parts: Sequence[Split], recipe: Recipe, reporter: Reporter) -> Probe:
+    """Solve a head on the features of `parts` and put it on the classifier's network, whose backbone is only read.
+
+    Raises `UsageError` (exit code 2) for shards.
+    """
+    network, settings = classifier.network, recipe.transfer
     began = time.monotonic()
     before = {name: value.clone() for name, value in _backbone(network).items()}
     views, found, done = Views(settings.mirror, settings.crops), [], 0
-    with reporter.progress(sum(map(len, parts)), 0, 1, "images") as progress:
+    with reporter.progress(sum(map(len, parts)), 0, unit="images") as progress:
         for part in parts:
-            found.append(
-                extract(
-                    network,
-                    preprocess,
-                    _listed(part),
-                    compute,
-                    views=views,
-                    unreadable=unreadable,
-                    progress=lambda count, done=done: progress(done + count),
-                )
-            )
+            found.append(_extract(classifier, part, views, lambda count, done=done: progress(done + count)))
             done += len(part)
     features = join(found)
     seconds = time.monotonic() - began
-    head = solve_head(features, len(data.classes), folds=settings.folds, balanced=balanced, seed=seed)
+    balanced = recipe.class_weights == "balanced"
+    head = solve_head(features, len(classifier.classes), folds=settings.folds, balanced=balanced, seed=recipe.seed)
     with torch.no_grad():
         network.fc.weight.copy_(torch.from_numpy(head.weight))
         network.fc.bias.copy_(torch.from_numpy(head.bias))
@@ -98,29 +77,27 @@ def probe(
     return Probe(head, features, drift, seconds)
 
 
-def score_probe(
-    network: ResNet, preprocess: Preprocess, split: Split, compute: Compute, *, unreadable: dict[str, str]
-) -> dict[str, Any]:
-    """`count, loss, top1, top5` of a split, from features, which are kept as those of training are."""
-    found = extract(network, preprocess, _listed(split), compute, views=Views(mirror=False), unreadable=unreadable)
-    classes = network.fc.out_features
-    tally = Tally(classes, torch.device("cpu"))
+def score_probe(classifier: Classifier, split: Split) -> Score:
+    """How good a classifier is on a split, from features, which are kept as those of training are."""
+    found, head = _extract(classifier, split, Views()), classifier.network.fc
+    tally = Tally(head.out_features, torch.device("cpu"))
     with torch.inference_mode():
-        logits = F.linear(torch.from_numpy(found.values[:, 0]), network.fc.weight.cpu(), network.fc.bias.cpu())
+        logits = F.linear(torch.from_numpy(found.values[:, 0]), head.weight.cpu(), head.bias.cpu())
         labels = torch.from_numpy(found.labels)
         tally.update(logits, labels, F.cross_entropy(logits, labels))
-    return tally.compute()
+    return replace(tally.compute(), lost=found.lost)
 
 
-def _listed(split: Split) -> Listed:
-    """A split whose features fit into memory."""
-    if isinstance(split, Shards):
+def _extract(
+    classifier: Classifier, split: Split, views: Views, progress: Callable[[int], None] = lambda _: None
+) -> Features:
+    if split.labels is None:
         raise UsageError(
             "a head is not solved on shards",
             why="it takes the features of all images at once",
             remedy="--recipe finetune --transfer.mode none, which trains every layer from the weights",
         )
-    return split
+    return extract(classifier.network, classifier.preprocess, split, classifier.compute, views=views, progress=progress)
 
 
 def _backbone(network: ResNet) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ def default_store() -> Path:
     return user_cache() / "features"
 
 
-class _Store:
+class Store:
     """The records of one key. Damaged or half-written ones are passed over, and the images computed again."""
 
     def __init__(self, folder: Path, key: str, views: int, width: int) -> None:
@@ -34,6 +34,7 @@ class _Store:
         return record["features"] if zlib.crc32(record["features"].tobytes()) == record["checksum"] else None
 
     def add(self, digest: str, features: np.ndarray) -> None:
+        """Take the features of an image, (views, width), for the next `write`."""
         content = features.astype("<f4").tobytes()
         self.fresh.append(bytes.fromhex(digest) + zlib.crc32(content).to_bytes(4, "little") + content)
 

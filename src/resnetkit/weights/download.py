@@ -3,7 +3,6 @@
 What has come so far lies beside as `<name>.part`, with a note of where it is from, so that the rest can be asked for.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 
 from resnetkit.errors import CheckpointError, StorageError, UsageError
-from resnetkit.machine.storage import sync_folder
+from resnetkit.machine.storage import sha256_file, sync_folder
 
 TIMEOUT_S = 30.0  # how long the server may be silent, while connecting and between two reads
 PAUSES_S = (0.0, 1.0, 2.0)  # before each attempt: there are as many
@@ -74,7 +73,7 @@ class _Download:
         self.part, self.note, self.bad = (Path(f"{target}.{end}") for end in ("part", "part.json", "bad"))
 
     def is_good(self, path: Path) -> bool:
-        return path.exists() and _sha256(path).startswith(self.digest)
+        return path.exists() and sha256_file(path).startswith(self.digest)
 
     def run(self) -> None:
         """Fill the target; the caller holds the lock."""
@@ -180,7 +179,7 @@ class _Download:
         """Keep the wrong content for a look at it, and say what is wrong with it."""
         with self.part.open("rb") as stream:
             page = stream.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
-        found = _sha256(self.part)
+        found = sha256_file(self.part)
         self.note.unlink(missing_ok=True)
         self.part.replace(self.bad)
         return f"{'it is an HTML page; ' * page}SHA-256 expected {self.digest}, found {found}, kept as {self.bad}"
@@ -212,8 +211,3 @@ def _version(headers: Any) -> str | None:
     """What tells this version of the file from another. A weak ETag does not: its bytes may differ."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

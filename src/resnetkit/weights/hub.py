@@ -7,15 +7,19 @@ from typing import Any
 
 from resnetkit.classifier import CONFIG, Classifier
 from resnetkit.errors import CheckpointError, StorageError
+from resnetkit.machine.storage import sha256_file
 
 LIBRARY = "resnetkit"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+logger = logging.getLogger("resnetkit")
 
 
 def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str = "model") -> str:
     """A card in the hub's format: what it is, what it was trained on, how good, how to use it. Figures are its own."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    metrics, data = classifier.metrics, classifier.recipe.get("data", {}).get("name")
+    metrics, data = classifier.metrics, classifier.origin.data
     results = None
     if data is not None and "top1" in metrics:
         results = [
@@ -56,7 +60,7 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
             f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
         )
     lines += ["", "```python", "import resnetkit", f'classifier = resnetkit.load("{name}")', "```", ""]
-    if classifier.recipe and "data" in classifier.recipe:
+    if data is not None:
         import tomli_w
 
         lines += ["The recipe of the run:", "", "```toml", tomli_w.dumps(classifier.recipe).strip(), "```", ""]
@@ -89,13 +93,7 @@ def push(
     return f"{api.endpoint}/{repository}"
 
 
-logger = logging.getLogger("resnetkit")
-
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def _hub_folder(repository: str) -> Path:
+def fetch_repository(repository: str) -> Path:
     """A repository's settings and weights from the hub's cache, or from the hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub import logging as hub_logging
@@ -131,10 +129,8 @@ def _hub_folder(repository: str) -> Path:
 
 def _verify_blob(file: Path) -> None:
     """The hub's cache names a large file by its SHA-256, and checks only its length when it is fetched."""
-    from resnetkit.machine.storage import sha256
-
     blob = file.resolve()
-    if len(blob.name) == 64 and sha256(blob.read_bytes()) != blob.name:
+    if len(blob.name) == 64 and sha256_file(blob) != blob.name:
         raise CheckpointError(
             "the file in the hub's cache is damaged", file=blob, why="its SHA-256 is another", remedy="delete it"
         )

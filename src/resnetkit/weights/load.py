@@ -13,11 +13,11 @@ from resnetkit.classifier import Classifier, holds_classifier, load_classifier
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
-from resnetkit.networks import resnet as networks
 from resnetkit.networks.arch import Arch, get_arch
-from resnetkit.networks.resnet import ResNet
+from resnetkit.networks.resnet import ResNet, build
+from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
-from resnetkit.weights.sources import HUB_PREFIX, Source, Told, read_source
+from resnetkit.weights.sources import HUB_PREFIX, Source, read_source
 from resnetkit.weights.table import OWN
 
 logger = logging.getLogger("resnetkit")
@@ -44,22 +44,22 @@ def load(
     path = OWN.get(str(source), Path(source))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
         return load_classifier(path, device=device, precision=precision)
-    told = Told(
+    hints = Hints(
         model,
         tuple(mean) if mean is not None else None,
         tuple(std) if std is not None else None,
         size,
         tuple(classes) if classes is not None else None,
     )
-    found = read_source(source, told)
+    found = read_source(source, hints)
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
     network = ResNet(found.arch, initialise=False)
     network.load_state_dict(found.tensors)
-    names = _classes(found, told)
+    names = _classes(found, hints)
     return Classifier(
         network,
-        _preprocess(found, told),
+        _preprocess(found, hints),
         names or tuple(str(number) for number in range(found.arch.num_classes)),
         found.model,
         choose(device, precision),
@@ -78,8 +78,8 @@ def create_model(name: str, *, weights: str | Path | None = None, **changes: Any
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
     if weights is None:
-        return networks.create_model(name, **changes)
-    return pretrained_network(get_arch(name, **changes), read_source(weights, Told(model=name)), asked=changes)
+        return build(name, **changes)
+    return pretrained_network(get_arch(name, **changes), read_source(weights, Hints(model=name)), asked=changes)
 
 
 def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
@@ -92,7 +92,7 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
         arch = replace(arch, num_classes=found.arch.num_classes)
     if "in_channels" not in asked:
         arch = replace(arch, in_channels=found.arch.in_channels)
-    network = networks.ResNet(arch, initialise=False)
+    network = ResNet(arch, initialise=False)
     tensors = dict(found.tensors)
     if arch.in_channels != found.arch.in_channels:
         tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)
@@ -122,28 +122,30 @@ def from_pretrained(repository: str, **said: Any) -> Classifier:
     return load(HUB_PREFIX + repository.removeprefix(HUB_PREFIX), **said)
 
 
-def _preprocess(found: Source, told: Told) -> Preprocess:
-    given = {"--mean": told.mean, "--std": told.std, "--size": told.size}
-    missing = [flag for flag, value in given.items() if value is None]
+def _preprocess(found: Source, hints: Hints) -> Preprocess:
     channels = found.arch.in_channels
-    for flag, values in (("--mean", told.mean), ("--std", told.std)):
+    for flag, values in (("--mean", hints.mean), ("--std", hints.std)):
         if values is not None and len(values) != channels:
             raise UsageError(f"{flag} has {len(values)} numbers", why=f"the network takes {channels} channels")
-    if found.preprocess is None and missing:
+    known = found.preprocess
+    if known is not None:
+        if hints.size is not None:
+            known = replace(known, size=hints.size, resize=None)
+        return replace(known, mean=hints.mean or known.mean, std=hints.std or known.std)
+    if hints.mean is None or hints.std is None or hints.size is None:
+        given = {"--mean": hints.mean, "--std": hints.std, "--size": hints.size}
+        missing = [flag for flag, value in given.items() if value is None]
         raise UsageError(
             "the weights do not say how images are prepared for them",
             file=found.name,
             why=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given",
             remedy="--mean R,G,B --std R,G,B --size N",
         )
-    known = found.preprocess or Preprocess(told.size or 0, told.mean or (), told.std or ())
-    if told.size is not None:
-        known = replace(known, size=told.size, resize=None)
-    return replace(known, mean=told.mean or known.mean, std=told.std or known.std)
+    return Preprocess(hints.size, hints.mean, hints.std)
 
 
-def _classes(found: Source, told: Told) -> tuple[str, ...]:
-    names = told.classes if told.classes is not None else found.classes
+def _classes(found: Source, hints: Hints) -> tuple[str, ...]:
+    names = hints.classes if hints.classes is not None else found.classes
     if names and len(names) != found.arch.num_classes:
         raise UsageError(
             f"there are {len(names)} class names",
@@ -151,15 +153,4 @@ def _classes(found: Source, told: Told) -> tuple[str, ...]:
             why=f"the head has {found.arch.num_classes} outputs",
             remedy="one name for each output, in their order",
         )
-    return names
-
-
-def read_classes(file: Path) -> tuple[str, ...]:
-    """Class names from a text file, one a line. Raises `UsageError` (exit code 2)."""
-    try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("cannot read the class names", file=file, why=str(error)) from error
-    if len(set(names)) != len(names):
-        raise UsageError("a class name stands twice", file=file)
     return names

@@ -225,7 +225,7 @@ def _whole(*numbers: Any) -> bool:
 
 
 def _dictionary(pairs: Any) -> dict[Any, Any]:
-    """Only names and small numbers are keys: to hash a tuple of tuples, or a number of a megabyte, may take for ever."""
+    """Only names and small numbers are keys: to hash tuples of tuples, or a number of a megabyte, may take for ever."""
     return {
         key: value
         for key, value in pairs

@@ -6,32 +6,22 @@ from typing import Any
 
 from torch import Tensor
 
-from resnetkit.classifier import CONFIG, holds_classifier, load_classifier
+from resnetkit.classifier import CONFIG, holds_classifier, load_classifier, read_json
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.console import download_bar
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.weights.download import fetch
-from resnetkit.weights.hub import WEIGHT_FILES, _hub_folder
+from resnetkit.weights.hints import Hints
+from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
 from resnetkit.weights.naming import fit
 from resnetkit.weights.table import OWN, WEIGHTS, weights_of
-from resnetkit.weights.tensorfile import read_json, read_tensors
+from resnetkit.weights.tensorfile import read_tensors
 
 FILE_SUFFIXES = frozenset((".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".pkl", ".onnx"))
 
 
 HUB_PREFIX = "hf-hub:"
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the user says of weights that do not say it themselves."""
-
-    model: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    size: int | None = None
-    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,20 +38,20 @@ class Source:
     metrics: dict[str, Any] | None = None
 
 
-def read_source(source: str | Path, told: Told = Told()) -> Source:
+def read_source(source: str | Path, hints: Hints | None = None) -> Source:
     """Read weights from wherever `source` says, with what their source tells of them."""
-    name, path = str(source), Path(source)
+    name, path, hints = str(source), Path(source), hints or Hints()
     if name in WEIGHTS:
         return _from_table(name)
     if name in OWN:
-        return _from_folder(OWN[name], name, told)
+        return _from_folder(OWN[name], name, hints)
     if path.is_dir():
-        return _from_folder(path, name, told)
+        return _from_folder(path, name, hints)
     if path.is_file():
-        found = fit(read_tensors(path).tensors, file=path, model=told.model)
+        found = fit(read_tensors(path).tensors, file=path, model=hints.model)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
-        return _from_folder(_hub_folder(name.removeprefix(HUB_PREFIX)), name, told)
+        return _from_folder(fetch_repository(name.removeprefix(HUB_PREFIX)), name, hints)
     if name in VARIANTS:
         known = weights_of(name)
         remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"
@@ -93,7 +83,7 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def _from_folder(folder: Path, name: str, told: Told) -> Source:
+def _from_folder(folder: Path, name: str, hints: Hints) -> Source:
     if holds_classifier(folder):
         ours = load_classifier(folder, device="cpu", precision="fp32")
         tensors = {key: value.contiguous() for key, value in ours.network.state_dict().items()}
@@ -103,14 +93,14 @@ def _from_folder(folder: Path, name: str, told: Told) -> Source:
         raise UsageError("there is no model", file=folder, why=f"it holds none of {', '.join((CONFIG, *WEIGHT_FILES))}")
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if config.get("model_type") == "resnet" or "id2label" in config:
-        return _hugging_face(folder, file, config, name, told)
-    return _timm(file, config, name, told)
+        return _hugging_face(folder, file, config, name, hints)
+    return _timm(file, config, name, hints)
 
 
-def _timm(file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
+def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source:
     about = config.get("pretrained_cfg") or config
     architecture = str(config.get("architecture") or "").partition(".")[0]
-    model = told.model or (architecture if architecture in VARIANTS else None)
+    model = hints.model or (architecture if architecture in VARIANTS else None)
     found = fit(read_tensors(file).tensors, file=file, model=model)
     preprocess = None
     if "mean" in about and "std" in about and "input_size" in about:
@@ -127,8 +117,8 @@ def _timm(file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
     return Source(found.tensors, found.arch, found.model, name, preprocess, classes, found.notes)
 
 
-def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, told: Told) -> Source:
-    found = fit(read_tensors(file).tensors, file=file, model=told.model)
+def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source:
+    found = fit(read_tensors(file).tensors, file=file, model=hints.model)
     arch = found.arch
     if config.get("downsample_in_bottleneck"):
         arch = replace(arch, stride_on="1x1")

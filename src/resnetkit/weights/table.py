@@ -4,12 +4,12 @@ Figures are those that the publishers give for ImageNet's 50,000 validation imag
 small and come with the package; what they are is written in their folders.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnetkit.classifier import CONFIG, read_json
 from resnetkit.errors import UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -119,7 +119,7 @@ def best_weights(model: str) -> str:
 
 def own_config(name: str) -> dict[str, Any]:
     """What is written with our own weights: `arch`, `preprocess`, `classes`, `recipe`, `metrics`."""
-    return json.loads((OWN[name] / "config.json").read_bytes())["resnetkit"]
+    return read_json(OWN[name] / CONFIG)["resnetkit"]
 
 
 def network_of(name: str | None) -> dict[str, Any]:

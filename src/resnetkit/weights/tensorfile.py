@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from resnetkit.errors import CheckpointError
-from resnetkit.machine import documents
 from resnetkit.weights import pickles
 from resnetkit.weights.pickles import BlockedError, Storage, Stored
 
@@ -264,14 +263,3 @@ def _guess(start: bytes, size: int) -> str:
     if b"ustar" in start or text.startswith(b"././"):
         return "it is a tar archive"
     return "it is neither safetensors nor a file of torch.save"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file beside the weights. Raises `CheckpointError` (exit code 4)."""
-    try:
-        found = documents.read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError("cannot read the model's settings", file=path, why=str(error)) from error
-    if not isinstance(found, dict):
-        raise CheckpointError("cannot read the model's settings", file=path, why="it is no JSON object")
-    return found

@@ -276,7 +276,6 @@ def _collect(
     settings: dict = SETTINGS,
     ranks: Ranks = ALONE,
 ) -> list[torch.Tensor]:
-    unreadable: dict[str, str] = {}
     batches = training_batches(
         split,
         order_of(split, 4, 0, ranks),
@@ -285,11 +284,10 @@ def _collect(
         start=start,
         stop=stop,
         workers=workers,
-        unreadable=unreadable,
     )
-    found = [(batch.images, batch.targets) for batch in batches]
-    assert not unreadable
-    return [tensor for pair in found for tensor in pair]
+    found = [(batch.images, batch.targets, batch.lost) for batch in batches]
+    assert not any(unreadable for _, _, unreadable in found)
+    return [tensor for images, targets, _ in found for tensor in (images, targets)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -310,13 +308,10 @@ def test_the_batches_of_two_ranks_join_to_those_of_one(train: Shards) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_evaluation_sees_every_image_once_in_order(train: Shards, batch_size: int, workers: int) -> None:
-    unreadable: dict[str, str] = {}
-    batches = list(
-        evaluation_batches(train, PREPROCESS, CPU, batch_size=batch_size, workers=workers, unreadable=unreadable)
-    )
-    assert torch.equal(torch.cat([labels for _, labels in batches]), train.labels_at(np.arange(24)))
+    batches = list(evaluation_batches(train, PREPROCESS, CPU, batch_size=batch_size, workers=workers))
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), train.labels_at(np.arange(24)))
     expected = PREPROCESS.normalise(torch.stack([PREPROCESS.pixels(train.image(i, 3)) for i in range(24)]))
-    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
+    assert torch.equal(torch.cat([batch.images for batch in batches]), expected)
 
 
 def test_damaged_members_are_named_and_left_out(tmp_path: Path) -> None:
@@ -326,9 +321,9 @@ def test_damaged_members_are_named_and_left_out(tmp_path: Path) -> None:
     members.append(("0009.cls", b"1"))
     path = write_tar(tmp_path / "val-0.tar", members)
     split = load_data(str(tmp_path), whole=True).validation
-    unreadable: dict[str, str] = {}
-    batches = list(evaluation_batches(split, PREPROCESS, CPU, batch_size=3, workers=0, unreadable=unreadable))
-    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 1, 0, 0, 0, 1]
+    batches = list(evaluation_batches(split, PREPROCESS, CPU, batch_size=3, workers=0))
+    unreadable = {file: why for batch in batches for file, why in batch.lost.items()}
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [0, 1, 0, 0, 0, 1]
     reasons = {name.removeprefix(f"{path}:"): why for name, why in unreadable.items()}
     assert reasons.pop("0003.png").startswith("it is damaged")
     assert reasons == {"0005.png": "it is not an image (it looks like HTML)", "0009.cls": "its sample has no picture"}
@@ -391,7 +386,7 @@ def test_classes_are_matched_by_name_when_a_model_is_scored(shards: Path, digits
     split = open_shards(str(shards)).splits["validation"]
     rows = np.arange(9)
     expected = torch.tensor([5, 1, 0])[split.labels_at(rows)]
-    assert torch.equal(split.renumbered([5, 1, 0]).labels_at(rows), expected)
+    assert torch.equal(split.relabelled([5, 1, 0]).labels_at(rows), expected)
     with pytest.raises(DataError, match="the classifier does not know blue, green, red"):
         rk.evaluate(rk.load(digits_run), f"{shards}/val-*.tar")
 
@@ -427,10 +422,9 @@ from resnetkit.recipes.schema import AugmentRecipe
 from resnetkit.data.shards.read import open_shards
 split = open_shards(sys.argv[1]).splits["train"]
 augment = Augment(AugmentRecipe(), Preprocess(16, (0.5,) * 3, (0.5,) * 3), num_classes=3, seed=0)
-unreadable = {}
-batches = training_batches(split, order_of(split, 64, 0), augment, choose("cpu", "fp32"), start=0, stop=12, workers=2,
-                           unreadable=unreadable)
-print(len(split.files), sum(len(batch.labels) for batch in batches), len(unreadable))
+batches = training_batches(split, order_of(split, 64, 0), augment, choose("cpu", "fp32"), start=0, stop=12, workers=2)
+found = [(len(batch.labels), len(batch.lost)) for batch in batches]
+print(len(split.files), *map(sum, zip(*found)))
 """
 
 

@@ -10,7 +10,6 @@ An index is a header and 20 bytes a sample. It is used while the shard has the s
 scanned, is written again otherwise, and may be deleted at any time.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ import numpy as np
 from resnetkit.data.shards.tar import Member, TarError, iter_members
 from resnetkit.data.survey import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError
-from resnetkit.machine.storage import replace_file, user_cache
+from resnetkit.machine.storage import replace_file, sha256, user_cache
 
 RECORD = np.dtype([("header", "<u8"), ("lead", "<u4"), ("size", "<u4"), ("label", "<i4")])
 """Where a picture's tar header begins, how far behind it the picture begins (0: there is none), its size, the label."""
@@ -166,7 +165,7 @@ def _status(path: Path) -> os.stat_result:
 
 
 def _places(path: Path) -> tuple[Path, Path]:
-    unique = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    unique = sha256(os.fsencode(path.resolve()))[:32]
     return path.with_name(f".{path.name}.index"), user_cache() / "shards" / f"{unique}.index"
 
 

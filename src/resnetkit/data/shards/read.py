@@ -7,7 +7,7 @@ it, class names come from `classes.txt`, one a line, or are numbers.
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from resnetkit.errors import DataError
 from resnetkit.images.reading import read_image
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.documents import read_json, read_lines, validated
-from resnetkit.randomness import uniform
+from resnetkit.randomness import key, uniform
 
 DESCRIPTION = "dataset.json"
 JOURNAL = ".shard.jsonl"
@@ -54,6 +54,9 @@ class Shards:
     numbers: tuple[int, ...] | None = None
     """The label to give for each label in the shards, where they differ."""
 
+    pixels = labels = None
+    """They stay on the disk, however few."""
+
     def __len__(self) -> int:
         return int(self.bounds[-1])
 
@@ -67,20 +70,20 @@ class Shards:
         ends = self._ends if self.limit is None else self._ends * self.limit // max(1, whole)
         return np.concatenate([[0], ends])
 
-    @property
-    def checksums(self) -> list[int]:
-        """One number a shard: equal where places, sizes and labels of its samples are."""
-        return [file.checksum for file in self.files]
-
     def name(self, index: int) -> str:
         """`shard.tar:member`, for people."""
         file, row = self._sample(index)
         return file.name(row)
 
-    def image(self, index: int, channels: int) -> Image.Image:
+    def content(self, index: int) -> bytes:
+        """The bytes of a picture. Raises `DataError` (exit code 3)."""
+        file, row = self._sample(index)
+        return file.read(row)
+
+    def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
         file, row = self._sample(index)
-        content = file.read(row)
+        content = file.read(row) if content is None else content
         try:
             return read_image(f"{file.path}:sample {row}", channels, BytesIO(content))
         except DataError as error:
@@ -111,9 +114,18 @@ class Shards:
         """Only `count` samples, drawn from everywhere."""
         return replace(self, limit=count) if count < len(self) else self
 
-    def renumbered(self, numbers: Iterable[int]) -> "Shards":
+    def relabelled(self, numbers: Sequence[int]) -> "Shards":
         """The same samples, with `numbers[label]` for each label."""
         return replace(self, numbers=tuple(numbers))
+
+    def describe(self) -> str:
+        """A count, and that of the shards."""
+        return f"{len(self):,} images in {len(self.files):,} shards"
+
+    def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
+        """Of each shard its name, and the places, sizes and labels of its samples."""
+        pairs = [(key(split, file.path.name), file.checksum) for file in self.files]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     @cached_property
     def _groups(self) -> np.ndarray:
@@ -192,9 +204,10 @@ def names_shards(source: str) -> bool:
     return _NAMED.search(source) is not None
 
 
-def open_shards(source: str) -> ShardSet:
+def open_shards(source: str, *, reporter: Reporter | None = None) -> ShardSet:
     """Find the shards of a set, index those that are not yet indexed, and check them against their description.
 
+    `reporter` shows how far the indexing is; without one nothing is shown.
     Raises `DataError` (exit code 3), naming the shard, for one that is missing, no complete tar file, empty, or without
     labels, and for labels that have no class.
     """
@@ -205,7 +218,7 @@ def open_shards(source: str) -> ShardSet:
     for parent, description in described.items():
         if Path(source).is_dir() and description:
             _refuse_missing([parent / file for file in description.entries])
-    indexes, notes = _indexes(paths)
+    indexes, notes = _indexes(paths, reporter or Reporter(quiet=True))
     for parent, description in described.items():
         _refuse_others(parent, description, indexes)
     classes = _classes(parents, described, max(indexes.values(), key=lambda index: index.top))
@@ -314,13 +327,13 @@ def _description(folder: Path) -> _Description | None:
         ) from error
 
 
-def _indexes(paths: list[Path]) -> tuple[dict[Path, TarIndex], list[str]]:
+def _indexes(paths: list[Path], reporter: Reporter) -> tuple[dict[Path, TarIndex], list[str]]:
     """The index of every shard, and what to say of those that had to be made."""
     with ThreadPoolExecutor() as pool:
         found = dict(zip(paths, pool.map(find_index, paths), strict=True))
         missing = [path for path in paths if found[path] is None]
         samples = 0
-        with Reporter().progress(None, 0, 1, "images indexed") as progress:
+        with reporter.progress(None, 0, unit="images indexed") as progress:
             waiting = {pool.submit(make_index, path): path for path in missing}
             try:
                 for done, future in enumerate(as_completed(waiting), start=1):

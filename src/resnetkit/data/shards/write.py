@@ -17,18 +17,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
 from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
-from resnetkit.data.splits import stratified_split
+from resnetkit.data.splits import complete, listed_files
 from resnetkit.data.survey import IMAGE_SUFFIXES, Listing, list_folder
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
-from resnetkit.machine.storage import replace_file, sweep, sync_folder
+from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
 from resnetkit.randomness import permutation
 
 SHARD_MEGABYTES = 256.0
@@ -124,25 +123,14 @@ def _move(progress: Callable[[int, int], None], before: int, total: int, done: i
 def _splits(source: Path, listing: Listing, validation: float) -> tuple[dict[str, Pairs], dict[str, str]]:
     """The splits of a folder, made as training makes them where there are none, and what is left out and why."""
     paths = [path for members, _ in listing.splits.values() for path in members]
-    why = {path: entry.why for path, entry in zip(paths, scan(source, paths), strict=True) if entry.why}
-    splits = {
-        name: [(path, label) for path, label in zip(*found, strict=True) if path not in why]
-        for name, found in listing.splits.items()
+    entries = dict(zip(paths, scan(source, paths), strict=True))
+    splits = complete(listed_files(listing, entries), validation)
+    pairs = {
+        name: list(zip(splits[name].paths, splits[name].labels.tolist(), strict=True))
+        for name in PREFIXES
+        if name in splits and len(splits[name])
     }
-    if "all" in splits:
-        rest, splits["test"] = _hold_out(splits.pop("all"), validation)
-        splits["train"], splits["validation"] = _hold_out(rest, validation)
-    elif "train" in splits and "validation" not in splits:
-        splits["train"], splits["validation"] = _hold_out(splits["train"], validation)
-    return (
-        {name: splits[name] for name in PREFIXES if splits.get(name)},
-        {_below(path, source): reason for path, reason in why.items()},
-    )
-
-
-def _hold_out(pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
-    kept, held = stratified_split(torch.tensor([label for _, label in pairs]), share)
-    return [pairs[place] for place in kept], [pairs[place] for place in held]
+    return pairs, {_below(path, source): entry.why for path, entry in entries.items() if entry.why}
 
 
 def _plan(source: Path, listing: Listing, splits: dict[str, Pairs], megabytes: float, seed: int) -> str:
@@ -240,7 +228,7 @@ class _Writer:
                 return _Shard(file, split, begin, end, samples, left_out)
             with beside.open("rb") as stream:
                 os.fsync(stream.fileno())
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = sha256_file(stream)
             beside.replace(path)
             sync_folder(self.target)
             make_index(path)  # for the next reader, and a proof that the shard can be read
@@ -266,7 +254,7 @@ def _checked(order: Pairs) -> Iterator[tuple[Path, int, bytes | str]]:
             content = path.read_bytes()
             read_image(path, stream=BytesIO(content))
         except DataError as error:
-            return error.why or error.what
+            return error.reason
         except OSError as error:
             return error.strerror or str(error)
         return content

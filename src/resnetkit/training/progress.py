@@ -1,0 +1,52 @@
+"""What people read of a run: what is about to be done, each epoch, the result, and what was left out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from resnetkit.training.setup import Setup
+
+NAMED = 10
+"""Files that are named before the others are counted."""
+
+
+def announcement(setup: Setup, length: str) -> list[str]:
+    """What is about to be done, with what, on what. `length` says how long."""
+    recipe, data = setup.recipe, setup.data
+    splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
+    sizes = ", ".join(f"{name} {split.describe() if split is not None else 'none'}" for name, split in splits)
+    parameters = sum(p.numel() for p in setup.network.parameters())
+    weights = recipe.model.weights
+    start = "from nothing" if weights in (None, "none") else f"starts from {weights}"
+    return [
+        f"data      {data.name}: {len(data.classes)} classes; {sizes}",
+        *(f"note      {note}" for note in data.notes),
+        f"model     {recipe.model.name}, {parameters:,} parameters, sees {setup.preprocess.size} px, {start}",
+        f"compute   {setup.compute.describe()}",
+        f"training  {length}",
+        f"run       {setup.run.folder}",
+        *left_out(data.unreadable),
+    ]
+
+
+def epoch_line(row: Mapping[str, Any], *, best: bool) -> str:
+    """A row of the journal for people."""
+    return (
+        f"epoch {row['epoch']:.4g}: loss {row['train_loss']:.3f}, train {row['train_top1']:.2f} %, "
+        f"validation {row['validation_top1']:.2f} %{' (best)' if best else ''}, "
+        f"{row['images_per_second']:,.0f} images/s, {row['seconds']:.0f} s"
+    )
+
+
+def result_line(figures: Mapping[str, Any]) -> str:
+    """The figures that a run ends with."""
+    best = f"best weights of step {figures['best_step']:,}; " if figures["best_step"] else ""
+    return (
+        f"{figures['split']}: top-1 {figures['top1']:.2f} %, loss {figures['loss']:.3f}, "
+        f"on {figures['count']:,} images; {best}{figures['seconds']:.1f} s of training"
+    )
+
+
+def left_out(lost: Mapping[str, str]) -> list[str]:
+    """Files that could not be read, and why."""
+    lines = [f"left out  {file}: {why}" for file, why in list(lost.items())[:NAMED]]
+    return lines if len(lost) <= NAMED else [*lines, f"left out  and {len(lost) - NAMED} more"]
