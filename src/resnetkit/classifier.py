@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, FailFast
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -127,7 +127,7 @@ class _Saved(BaseModel):
 
     arch: dict[str, Any]
     preprocess: dict[str, Any]
-    classes: Annotated[tuple[str, ...], FailFast()]
+    classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     sha256: str

@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
@@ -176,8 +176,8 @@ class _Description(BaseModel):
     """What our writer says of the shards in a folder."""
 
     model_config = ConfigDict(strict=True)
-    classes: Annotated[list[Annotated[str, Field(max_length=1024)]], FailFast(), Field(max_length=MOST_CLASSES)]
-    splits: Annotated[dict[str, Annotated[list[_Entry], FailFast()]], Field(max_length=16)]
+    classes: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MOST_CLASSES, fail_fast=True)]
+    splits: Annotated[dict[str, Annotated[list[_Entry], Field(fail_fast=True)]], Field(max_length=16)]
 
     @property
     def entries(self) -> dict[str, _Entry]:
