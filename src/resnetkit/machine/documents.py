@@ -30,7 +30,7 @@ def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
     if status.st_size > most:
         raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
     with path.open("rb") as stream:
-        return stream.read(most)
+        return stream.read(status.st_size)
 
 
 def read_json(path: Path) -> Any:

@@ -37,6 +37,8 @@ _STORAGES = {
 _HARMLESS = frozenset(
     (
         "_codecs.encode",
+        "__builtin__.bytearray",
+        "__builtin__.complex",
         "__builtin__.set",
         "builtins.bytearray",
         "builtins.complex",
@@ -205,7 +207,7 @@ class _Machine:
         kind, key, count = what[1], what[2], what[4]
         dtype = _storage_dtype(kind.name) if isinstance(kind, Named) else None
         first, view = 0, what[5] if len(what) > 5 else None
-        if isinstance(view, tuple):
+        if isinstance(view, tuple) and len(view) == 3:
             _, first, count = view
         if dtype is None or not isinstance(key, str) or not _whole(first, count):
             raise ValueError("its pickle names a storage that cannot be")

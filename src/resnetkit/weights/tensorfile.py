@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from resnetkit.errors import CheckpointError
+from resnetkit.machine import documents
 from resnetkit.weights import pickles
-from resnetkit.weights.pickles import BlockedError, Storage, Stored
+from resnetkit.weights.pickles import BlockedError, Named, Storage, Stored
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
@@ -65,7 +66,7 @@ def read_tensors(path: Path, which: Which | None = None) -> TensorFile:
             start = stream.read(64)
             size = path.stat().st_size
             if _looks_like_safetensors(start, size):
-                found, notes = _choose(path, _read_safetensors(path, start), which)
+                found, notes = _choose(path, _read_safetensors(path, stream, start), which)
             elif start.startswith((ZIP, PICKLE)):
                 zipped = start.startswith(ZIP)
                 said, read_storage = _open_archive(path, stream) if zipped else _open_stream(stream, size)
@@ -92,10 +93,18 @@ def _looks_like_safetensors(start: bytes, size: int) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= size
 
 
-def _read_safetensors(path: Path, start: bytes) -> dict[str, Tensor]:
-    """The library checks that the tensors fill the file; how long its header is remains to be seen to."""
-    if int.from_bytes(start[:8], "little") > MOST_HEADER:
+def _read_safetensors(path: Path, stream: BinaryIO, start: bytes) -> dict[str, Tensor]:
+    """The library checks that the tensors fill the file, and not how many there are, nor how many sides they have."""
+    length = int.from_bytes(start[:8], "little")
+    if length > MOST_HEADER:
         raise ValueError("its header is longer than that of any network")
+    stream.seek(8)
+    entries = documents.parse_json(stream.read(length))
+    entries.pop("__metadata__", None)
+    if len(entries) > MOST_TENSORS:
+        raise ValueError(f"it has {len(entries):,} tensors, more than any network")
+    if any(len(entry["shape"]) > pickles.MOST_DIMENSIONS for entry in entries.values()):
+        raise ValueError("a tensor has more sides than any of a network")
     return safetensors.torch.load_file(path)
 
 
@@ -146,6 +155,8 @@ def _open_stream(stream: BinaryIO, size: int) -> tuple[Any, ReadStorage]:
     pickled, keys = pickles.read_pickle(head), pickles.read_pickle(head).value
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("its list of storages is none")
+    if not pickled.storages.keys() >= set(keys):
+        raise ValueError("its list of storages names others than its tensors")
     places, place = {}, head.tell()
     for key in keys:
         stream.seek(place)
@@ -156,6 +167,8 @@ def _open_stream(stream: BinaryIO, size: int) -> tuple[Any, ReadStorage]:
             raise EOFError("it ends before its last tensor")
 
     def read_storage(storage: Storage) -> bytearray:
+        if storage.key not in places:
+            raise ValueError(f"there is no storage {storage.key[:40]}")
         begin, length = places[storage.key]
         stream.seek(begin)
         return bytearray(stream.read(length))
@@ -178,12 +191,11 @@ def _choose(path: Path, found: Any, which: Which | None) -> tuple[Mapping[str, A
         return raw, ()
     if average is not None:
         raise CheckpointError("the file holds the average of a network alone", file=path, remedy="--which ema")
-    shown = ", ".join(str(key)[:40] for key in list(found)[:8]) if isinstance(found, Mapping) else type(found).__name__
-    raise CheckpointError(
-        "there is no state_dict in the file",
-        file=path,
-        why=f"it holds {shown}" if isinstance(found, Mapping) else shown,
-    )
+    if isinstance(found, Mapping):
+        why = f"it holds {', '.join(str(key)[:40] for key in list(found)[:8]) or 'nothing'}"
+    else:
+        why = f"it holds {found.name if isinstance(found, Named) else type(found).__name__}"
+    raise CheckpointError("there is no state_dict in the file", file=path, why=why)
 
 
 def _within(found: Any, key: str) -> Mapping[str, Any] | None:
@@ -208,6 +220,8 @@ def _unwrap(found: Any, nested: tuple[str, ...], depth: int = 4) -> Mapping[str,
 
 def _build(chosen: Mapping[str, Stored], read_storage: ReadStorage, size: int) -> dict[str, Tensor]:
     """Tensors of numbers that the file holds: none is larger than where its numbers lie, nor all than the file."""
+    if len(chosen) > MOST_TENSORS:
+        raise ValueError(f"it has {len(chosen):,} tensors, more than any network")
     if sum(stored.count * stored.dtype.itemsize for stored in chosen.values()) > MOST_SHARED * size:
         raise ValueError(f"its tensors would be more than {MOST_SHARED} times as large as it is")
     read: dict[str, bytearray] = {}
@@ -226,8 +240,6 @@ def _build(chosen: Mapping[str, Stored], read_storage: ReadStorage, size: int) -
 
 
 def _plain(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if len(tensors) > MOST_TENSORS:
-        raise _damaged(path, ValueError(f"it has {len(tensors):,} tensors, more than any network"))
     plain = {}
     for name, tensor in tensors.items():
         if len(name) > MOST_NAME:
