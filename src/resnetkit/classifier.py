@@ -7,15 +7,17 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
+from resnetkit.machine import documents
 from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
@@ -23,6 +25,8 @@ from resnetkit.networks.resnet import ResNet
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MOST_WEIGHTS = 16 << 30
+"""Bytes of `model.safetensors`: more than the largest `Arch` needs."""
 
 
 @dataclass(frozen=True)
@@ -124,23 +128,42 @@ class Classifier:
         }
 
 
+class _Saved(BaseModel):
+    """Our own section of an artefact's settings."""
+
+    arch: dict[str, Any]
+    preprocess: dict[str, Any]
+    classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    sha256: str
+
+
 def holds_classifier(folder: Path) -> bool:
     """Whether a folder is one that `Classifier.save` or a finished run has written."""
     for config in (folder / "model" / CONFIG, folder / CONFIG):
         if config.is_file():
-            return b'"resnetkit"' in config.read_bytes()
+            return b'"resnetkit"' in _read(config, documents.MOST_BYTES)
     return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file beside the weights. Raises `CheckpointError` (exit code 4)."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        found = documents.parse_json(_read(path, documents.MOST_BYTES))
+    except ValueError as error:
         raise CheckpointError("cannot read the model's settings", file=path, why=str(error)) from error
     if not isinstance(found, dict):
         raise CheckpointError("cannot read the model's settings", file=path, why="it is no JSON object")
     return found
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        return documents.read_bounded(path, most)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise CheckpointError("the model is damaged", file=path, why=why) from error
 
 
 def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
@@ -159,24 +182,28 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         else:
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
+    config, weights = read_json(folder / CONFIG), _read(folder / WEIGHTS, MOST_WEIGHTS)
     try:
-        config = read_json(folder / CONFIG)
-        saved, name = config["resnetkit"], config["architecture"]
-        weights = (folder / WEIGHTS).read_bytes()
-        if sha256(weights) != saved["sha256"]:
-            raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
-        network = ResNet(Arch(**saved["arch"]))
+        saved = documents.validated(_Saved, config.get("resnetkit"))
+        arch, preprocess = Arch(**saved.arch), Preprocess(**saved.preprocess)
+        if sha256(weights) != saved.sha256:
+            raise ValueError(f"the SHA-256 of {WEIGHTS} is another")
+        if 2 * arch.parameters > len(weights):
+            raise ValueError(f"{CONFIG} names {arch.parameters:,} parameters and {WEIGHTS} has {len(weights):,} bytes")
+        if len(saved.classes) != arch.num_classes or preprocess.channels != arch.in_channels:
+            raise ValueError("its classes, its channels and its network do not go together")
+        network = ResNet(arch, initialise=False)
         network.load_state_dict(safetensors.torch.load(weights))
-        settings = saved["preprocess"] | {key: tuple(saved["preprocess"][key]) for key in ("mean", "std")}
-        return Classifier(
-            network,
-            Preprocess(**settings),
-            tuple(saved["classes"]),
-            name if name in VARIANTS else "resnet",
-            choose(device, precision),
-            saved["recipe"],
-            saved["metrics"],
-            folder,
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError("the model is damaged", file=folder, why=str(error).partition("\n")[0]) from error
+    except (UsageError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError("the model is damaged", file=folder, why=str(error).partition("\n")[0][:300]) from error
+    name = config.get("architecture")
+    return Classifier(
+        network,
+        preprocess,
+        saved.classes,
+        name if isinstance(name, str) and name in VARIANTS else "resnet",
+        choose(device, precision),
+        saved.recipe,
+        saved.metrics,
+        folder,
+    )

@@ -139,7 +139,7 @@ def test_the_study_trains_as_the_product_does(tmp_path: Path) -> None:
     rk.train("digits", "cifar10-paper", out=tmp_path / "run", quiet=True, **changes, model=model)
     from resnetkit.weights.tensorfile import read_tensors
 
-    stored = read_tensors(tmp_path / "run" / "model" / "model.safetensors")
+    stored = read_tensors(tmp_path / "run" / "model" / "model.safetensors").tensors
     recipe = load_recipe("cifar10-paper", changes)
     data = images_of(Place(True, tmp_path))
     network = build_network("residual", 8, data, seed=3)

@@ -31,7 +31,7 @@ def _legacy(path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.bin", "weights"])
 def test_content_counts_not_the_name(write, name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
-    found = read_tensors(tmp_path / name)
+    found = read_tensors(tmp_path / name).tensors
     assert torch.equal(found["a"], TENSORS["a"])
     assert found["n"] == 3
 
@@ -39,14 +39,14 @@ def test_content_counts_not_the_name(write, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     torch.save({"a": TENSORS["a"].to(dtype)}, tmp_path / "w.pth")
-    assert read_tensors(tmp_path / "w.pth")["a"].dtype == torch.float32
+    assert read_tensors(tmp_path / "w.pth").tensors["a"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("wrap", ["state_dict", "model", "net"])
 def test_the_state_dict_is_found_inside_a_checkpoint(wrap: str, tmp_path: Path) -> None:
     around = {"epoch": 3, "best_prec1": 91.7, wrap: TENSORS, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
     torch.save(around, tmp_path / "c.ckpt")
-    assert set(read_tensors(tmp_path / "c.ckpt")) == {"a", "n"}
+    assert set(read_tensors(tmp_path / "c.ckpt").tensors) == {"a", "n"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_two_hundred_flipped_bits_and_fifty_cuts_of_a_pth_file_are_never_used(tm
     """PyTorch itself loads most of these with wrong numbers and says nothing."""
     path = tmp_path / "w.pth"
     torch.save({"a": torch.randn(100, 100)}, path)
-    content, right = path.read_bytes(), read_tensors(path)["a"]
+    content, right = path.read_bytes(), read_tensors(path).tensors["a"]
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(200):
@@ -128,7 +128,7 @@ def test_two_hundred_flipped_bits_and_fifty_cuts_of_a_pth_file_are_never_used(tm
         damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         try:
-            found = read_tensors(path)
+            found = read_tensors(path).tensors
         except CheckpointError:
             refused += 1
             continue

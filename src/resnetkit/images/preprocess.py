@@ -4,32 +4,55 @@ The rule: EXIF orientation is applied; CMYK becomes RGB; more than 8 bits are sc
 transparency is laid on white; of an animation the first frame counts; what costs too much is refused (`cost`).
 """
 
-from dataclasses import dataclass
+import reprlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from resnetkit.errors import UsageError
 from resnetkit.images.reading import with_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """Resize the shorter side, crop the centre, normalise. Channel values are in 0-1 before mean and std."""
+Side = Annotated[int, Field(ge=1, le=8192)]
 
-    size: int
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Preprocess:
+    """Resize the shorter side, crop the centre, normalise. Channel values are in 0-1 before mean and std.
+
+    Raises `UsageError` (exit code 2) for a value that a field cannot have.
+    """
+
+    size: Side
     """Side of the square that the network sees, in pixels."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: int | None = None
+    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1, max_length=1024)]
+    std: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=1024)]
+    resize: Side | None = None
     """Shorter side before the crop; None means `size`."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            shown = f"{'.'.join(map(str, first['loc']))[:40]} = {reprlib.repr(first['input'])}"
+            raise UsageError(f"images cannot be prepared with {shown}", why=first["msg"]) from error
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise UsageError(f"there are {len(self.mean)} means", why=f"and {len(self.std)} standard deviations")
 
     @property
     def channels(self) -> int:

@@ -5,6 +5,7 @@ Mappings in Deep Residual Networks (arXiv 1603.05027), "the second paper".
 """
 
 import fnmatch
+import reprlib
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,12 @@ EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
 """Channels that a block puts out for each channel of its stage's width."""
 CONVOLUTIONS: dict[BlockKind, int] = {"basic": 2, "bottleneck": 3}
 
-Count = Annotated[int, Field(ge=1)]
+MOST_STAGES = 16
+MOST_BLOCKS = 10_000
+MOST_PARAMETERS = 2_000_000_000
+"""8 GB of float32, twice as many as the widest residual network that was published has."""
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
+Counts = Annotated[tuple[Count, ...], Field(max_length=MOST_STAGES)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -30,13 +36,13 @@ class Arch:
     Raises `UsageError` (exit code 2) for a value that a field cannot have, and for values that do not go together.
     """
 
-    depths: tuple[Count, ...]
+    depths: Counts
     """Blocks in each stage."""
     block: BlockKind = "basic"
     """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end (paper, Figure 5)."""
-    widths: tuple[Count, ...] = (64, 128, 256, 512)
+    widths: Counts = (64, 128, 256, 512)
     """Channels of a stage; a bottleneck puts out four times as many."""
-    strides: tuple[Count, ...] = (1, 2, 2, 2)
+    strides: Counts = (1, 2, 2, 2)
     """Stride of the first block of each stage."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """7x7 stride 2 and max pooling (Table 1), or one 3x3 at full resolution (section 4.2)."""
@@ -81,8 +87,8 @@ class Arch:
             place = first["loc"][0]
             name = names[place] if isinstance(place, int) else place
             if name not in names:
-                raise UsageError.unknown("field of a network", name, names) from error
-            raise UsageError(f"{name} = {first['input']!r} cannot be", why=first["msg"]) from error
+                raise UsageError.unknown("field of a network", str(name)[:80], names) from error
+            raise UsageError(f"{name} = {reprlib.repr(first['input'])} cannot be", why=first["msg"]) from error
 
     def __post_init__(self) -> None:
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
@@ -90,6 +96,16 @@ class Arch:
                 "the network's stages do not fit together",
                 why=f"depths {self.depths}, widths {self.widths} and strides {self.strides} differ in length",
                 remedy="give one depth, one width and one stride for each stage",
+            )
+        if sum(self.depths) > MOST_BLOCKS or self.parameters > MOST_PARAMETERS:
+            raise UsageError(
+                "the network is too large",
+                why=f"it has {sum(self.depths):,} blocks and {self.parameters:,} parameters",
+                remedy=f"at most {MOST_BLOCKS:,} blocks and {MOST_PARAMETERS:,} parameters",
+            )
+        if self.block == "bottleneck" and min(map(self.inner_width, self.widths)) < 1:
+            raise UsageError(
+                f"group_width = {self.group_width} cannot be", why="a stage would have groups of no channel"
             )
         if self.block == "basic" and (self.groups, self.group_width) != (1, 64):
             raise UsageError("groups need a bottleneck", remedy='block="bottleneck"')
@@ -115,6 +131,38 @@ class Arch:
     def inner_width(self, width: int) -> int:
         """Channels of the 3x3 convolution of a bottleneck, in a stage of this width."""
         return int(width * (self.group_width / 64)) * self.groups
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network, from the numbers alone: nothing is built."""
+
+        def convolution(before: int, after: int, kernel: int, groups: int = 1) -> int:
+            return before // groups * after * kernel**2 + (after if self.conv_bias else 0)
+
+        def block(before: int, width: int, after: int, *, projected: bool) -> int:
+            if self.block == "basic":
+                count = convolution(before, width, 3) + convolution(width, width, 3)
+                norms = (before if self.preactivation else width) + width
+            else:
+                inner = self.inner_width(width)
+                count = convolution(before, inner, 1) + convolution(inner, inner, 3, self.groups)
+                count += convolution(inner, after, 1)
+                norms = 2 * inner + (before if self.preactivation else after)
+            if projected:
+                count += convolution(before, after, 1)
+                norms += after if self.projection_norm else 0
+            return count + 2 * norms
+
+        count = convolution(self.in_channels, self.stem_width, 7 if self.stem == "imagenet" else 3)
+        count += 0 if self.preactivation else 2 * self.stem_width
+        before = self.stem_width
+        for depth, width, after, stride in zip(self.depths, self.widths, self.out_widths, self.strides, strict=True):
+            everywhere = self.residual and self.shortcut == "C"
+            changes = self.residual and self.shortcut == "B" and (before != after or stride > 1)
+            count += block(before, width, after, projected=everywhere or changes)
+            count += (depth - 1) * block(after, width, after, projected=everywhere)
+            before = after
+        return count + (2 * before if self.preactivation else 0) + (before + 1) * self.num_classes
 
     @property
     def native_size(self) -> int:

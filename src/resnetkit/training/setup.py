@@ -128,7 +128,8 @@ def read_start(recipe: Recipe) -> Source | None:
     if weights is None or weights == "none":
         return None
     try:
-        return read_source(weights, Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std))
+        hints = Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std)
+        return read_source(weights, hints, headless=True)
     except CheckpointError as error:
         if weights not in WEIGHTS:
             raise

@@ -196,4 +196,4 @@ def _finish(
 
 def _finished(setup: Setup) -> Classifier:
     setup.say([f"the run in {setup.run.folder} is finished: nothing to do"])
-    return load_classifier(setup.run.folder)
+    return load_classifier(setup.run.folder, device=setup.recipe.device, precision=setup.recipe.precision)

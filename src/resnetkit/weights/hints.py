@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from resnetkit.errors import UsageError
+from resnetkit.machine.documents import read_lines
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,15 @@ class Hints:
     """Side in pixels of what the network sees."""
     classes: tuple[str, ...] | None = None
     """What the classes are called, in the order of the head; as a flag, a text file with one name a line."""
+    which: Literal["raw", "ema"] | None = None
+    """Of a file that holds a network and its average, which one. The average where nothing is said."""
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
     """Class names from a text file, one a line. Raises `UsageError` (exit code 2)."""
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        names = tuple(read_lines(file))
+    except (OSError, ValueError) as error:
         raise UsageError("cannot read the class names", file=file, why=str(error)) from error
     if len(set(names)) != len(names):
         raise UsageError("a class name stands twice", file=file)

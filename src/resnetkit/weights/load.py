@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from resnetkit.classifier import Classifier, holds_classifier, load_classifier
 from resnetkit.errors import CheckpointError, UsageError
@@ -31,6 +31,7 @@ def load(
     std: Sequence[float] | None = None,
     size: int | None = None,
     classes: Sequence[str] | None = None,
+    which: Literal["raw", "ema"] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Classifier:
@@ -38,7 +39,8 @@ def load(
 
     `source`: a run's folder, a model's folder (ours, timm's or Hugging Face's), a file of tensors, a name such as
     "resnet50.imagenet1k_v2", or a hub id such as "timm/resnet50.a1_in1k". The rest is for weights that do not say it:
-    `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head.
+    `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head;
+    `which` of a network and its average, "raw" or "ema", that a training script saved together.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
     path = OWN.get(str(source), Path(source))
@@ -50,6 +52,7 @@ def load(
         tuple(std) if std is not None else None,
         size,
         tuple(classes) if classes is not None else None,
+        which,
     )
     found = read_source(source, hints)
     for note in found.notes:
@@ -74,12 +77,14 @@ def create_model(name: str, *, weights: str | Path | None = None, **changes: Any
 
     `changes` are fields of `Arch`. Without `weights` the parameters are fresh, drawn from PyTorch's global random
     state. With them, another number of input channels adapts the first convolution (summed for one channel, repeated
-    and scaled for more), another number of classes gets a fresh head, and both are logged.
+    and scaled for more), another number of classes gets a fresh head, as does a backbone without one; all is logged.
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
     if weights is None:
         return build(name, **changes)
-    return pretrained_network(get_arch(name, **changes), read_source(weights, Hints(model=name)), asked=changes)
+    return pretrained_network(
+        get_arch(name, **changes), read_source(weights, Hints(model=name), headless=True), asked=changes
+    )
 
 
 def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
@@ -88,7 +93,10 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
     Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
     it even where their number is the same.
     """
-    if "num_classes" not in asked:
+    for note in found.notes:
+        logger.info("%s: %s", found.name, note)
+    headless = "fc.weight" not in found.tensors
+    if "num_classes" not in asked and not headless:
         arch = replace(arch, num_classes=found.arch.num_classes)
     if "in_channels" not in asked:
         arch = replace(arch, in_channels=found.arch.in_channels)
@@ -98,7 +106,10 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
         tensors["conv1.weight"] = adapt_input(tensors["conv1.weight"], arch.in_channels)
         logger.warning("%s: first convolution adapted to %d input channels", found.name, arch.in_channels)
     both = bool(classes and found.classes)
-    if arch.num_classes != found.arch.num_classes or (both and set(classes) != set(found.classes)):
+    if headless:
+        tensors |= {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+        logger.warning("%s: holds a backbone without a head: new head for %d classes", found.name, arch.num_classes)
+    elif arch.num_classes != found.arch.num_classes or (both and set(classes) != set(found.classes)):
         fresh = {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
         tensors |= fresh
         logger.warning(
@@ -123,29 +134,31 @@ def from_pretrained(repository: str, **said: Any) -> Classifier:
 
 
 def _preprocess(found: Source, hints: Hints) -> Preprocess:
-    given = {"--mean": hints.mean, "--std": hints.std, "--size": hints.size}
-    missing = [flag for flag, value in given.items() if value is None]
     channels = found.arch.in_channels
     for flag, values in (("--mean", hints.mean), ("--std", hints.std)):
         if values is not None and len(values) != channels:
             raise UsageError(f"{flag} has {len(values)} numbers", why=f"the network takes {channels} channels")
-    if found.preprocess is None and missing:
+    known = found.preprocess
+    if known is not None:
+        if hints.size is not None:
+            known = replace(known, size=hints.size, resize=None)
+        return replace(known, mean=hints.mean or known.mean, std=hints.std or known.std)
+    if hints.mean is None or hints.std is None or hints.size is None:
+        given = {"--mean": hints.mean, "--std": hints.std, "--size": hints.size}
+        missing = [flag for flag, value in given.items() if value is None]
         raise UsageError(
             "the weights do not say how images are prepared for them",
             file=found.name,
             why=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given",
             remedy="--mean R,G,B --std R,G,B --size N",
         )
-    known = found.preprocess or Preprocess(hints.size or 0, hints.mean or (), hints.std or ())
-    if hints.size is not None:
-        known = replace(known, size=hints.size, resize=None)
-    return replace(known, mean=hints.mean or known.mean, std=hints.std or known.std)
+    return Preprocess(hints.size, hints.mean, hints.std)
 
 
 def _classes(found: Source, hints: Hints) -> tuple[str, ...]:
     names = hints.classes if hints.classes is not None else found.classes
     if names and len(names) != found.arch.num_classes:
-        raise UsageError(
+        raise (UsageError if hints.classes is not None else CheckpointError)(
             f"there are {len(names)} class names",
             file=found.name,
             why=f"the head has {found.arch.num_classes} outputs",

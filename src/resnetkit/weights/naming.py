@@ -12,23 +12,25 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from resnetkit.errors import CheckpointError
+from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.networks.arch import VARIANTS, Arch, get_arch
 from resnetkit.networks.resnet import ResNet
 
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "network.", "student.")
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "network.", "student.", "encoder.")
 """What DataParallel, torch.compile, Lightning and training scripts put in front of a network's names."""
+
+MOST_PREFIXES = 8
 
 _NORM = {"convolution": "0", "normalization": "1"}
 HUGGING_FACE = (
-    (r"resnet\.embedder\.embedder\.convolution\.", "conv1."),
-    (r"resnet\.embedder\.embedder\.normalization\.", "bn1."),
+    (r"(?:resnet\.)?embedder\.embedder\.convolution\.", "conv1."),
+    (r"(?:resnet\.)?embedder\.embedder\.normalization\.", "bn1."),
     (
-        r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.(convolution|normalization)\.",
+        r"(?:resnet\.)?encoder\.stages\.(\d{1,6})\.layers\.(\d+)\.shortcut\.(convolution|normalization)\.",
         lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.{_NORM[m[3]]}.",
     ),
     (
-        r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.(convolution|normalization)\.",
+        r"(?:resnet\.)?encoder\.stages\.(\d{1,6})\.layers\.(\d+)\.layer\.(\d{1,6})\.(convolution|normalization)\.",
         lambda m: f"layer{int(m[1]) + 1}.{m[2]}.{'conv' if m[4] == 'convolution' else 'bn'}{int(m[3]) + 1}.",
     ),
     (r"classifier\.1\.", "fc."),
@@ -58,6 +60,7 @@ D2L_NUMBERED = (  # a Sequential of Sequentials
 )
 COMMON = (
     (r"(linear|classifier|head|head\.fc|last_linear)\.(weight|bias)$", r"fc.\2"),
+    (r"(fc|linear|classifier|head|last_linear)\.1\.(weight|bias)$", r"fc.\2"),  # behind a Dropout
     (r"(layer\d+\.\d+)\.shortcut\.", r"\1.downsample."),
 )
 
@@ -72,58 +75,89 @@ class Match:
     notes: tuple[str, ...]
 
 
-def match_arch(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None) -> Match:
+def match_arch(
+    tensors: Mapping[str, Tensor], *, file: object, model: str | None = None, headless: bool = False
+) -> Match:
     """Find the network that `tensors` fill whole: `model` where it is given, else the variant that fits.
 
-    Classes, input channels and the stem's kernel are read off the shapes. Raises `CheckpointError` (exit code 4), with
-    what is missing and unexpected and the variant that would fit best, where no network is filled whole.
+    Classes, input channels and the stem's kernel are read off the shapes. What stands beside a wrapped network, such as
+    the weights of its loss, is left out and named. `headless` takes a network without a head too.
+    Raises `CheckpointError` (exit code 4), with what is missing and unexpected and the variant that would fit best,
+    where no network is filled whole.
     """
-    renamed, notes = rename(tensors)
-    if "conv1.weight" not in renamed or renamed["conv1.weight"].ndim != 4 or "fc.weight" not in renamed:
+    renamed, beside, notes = rename(tensors)
+    first, last = renamed.get("conv1.weight"), renamed.get("fc.weight")
+    if first is None or first.ndim != 4 or (last is not None and last.ndim != 2):
         raise CheckpointError(
             "these are not the weights of a ResNet",
             file=str(file),
             why=f"it holds {_some(list(renamed))}",
             remedy="resnetkit list models shows the networks",
         )
-    candidates = (
-        [model] if model is not None else [name for name in VARIANTS if VARIANTS[name].depths == _depths(renamed)]
-    )
-    tried = {name: _difference(_adapted(name, renamed), renamed) for name in candidates}
-    whole = [name for name, (missing, unexpected) in tried.items() if not missing and not unexpected]
+    if last is None and not headless:
+        raise CheckpointError(
+            "the weights have no head",
+            file=str(file),
+            why=f"a backbone alone names no classes; it holds {_some(list(renamed))}",
+            remedy="resnetkit train FOLDER --weights with this file, which trains one",
+        )
+    depths = _depths(renamed)
+    candidates = [model] if model is not None else [name for name in VARIANTS if VARIANTS[name].depths == depths]
+    try:
+        tried = {name: _difference(_adapted(name, renamed), renamed) for name in candidates}
+    except UsageError as error:
+        if model is not None and model not in VARIANTS:
+            raise
+        raise CheckpointError("the weights are of no network that can be", file=str(file), why=str(error)) from error
+    if last is None:
+        beside |= {name for name in renamed if name.startswith("fc.")}  # a head of another kind
+    whole = [name for name, (missing, unexpected) in tried.items() if not missing and not unexpected.keys() - beside]
     if not whole:
         raise _no_fit(file, model, renamed)
+    left_out = [*tried[whole[0]][1]]
+    if left_out:
+        notes = (*notes, f"left out {_some(left_out)}")
     if len(whole) > 1:
         notes = (
             *notes,
             f"the tensors also fit {', '.join(whole[1:])}; taken as {whole[0]}, as --model may say otherwise",
         )
     arch = _adapted(whole[0], renamed)
-    filled = {name: renamed.get(name, torch.tensor(0)) for name in _shapes(arch)}
-    return Match(filled, arch, whole[0], notes)
+    wanted = [name for name in _shapes(arch) if last is not None or not name.startswith("fc.")]
+    return Match({name: renamed.get(name, torch.tensor(0)) for name in wanted}, arch, whole[0], notes)
 
 
-def rename(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Take prefixes off and put our names in place of the layouts that are known."""
+def rename(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str], tuple[str, ...]]:
+    """Take prefixes off and put our names in place of the layouts that are known.
+
+    Also gives the names that stood beside a wrapped network, without its prefix. Raises `CheckpointError`.
+    """
     names = {name: name for name in tensors if not name.endswith("n_averaged")}
-    stripped = []
-    while prefix := next((p for p in PREFIXES if _mostly(names.values(), p)), None):
+    stripped, beside = [], set()
+    while len(stripped) < MOST_PREFIXES and (prefix := next((p for p in PREFIXES if _mostly(names.values(), p)), None)):
+        beside |= {original for original, name in names.items() if not name.startswith(prefix)}
         names = {original: name.removeprefix(prefix) for original, name in names.items()}
         stripped.append(prefix)
     layout, rules = _layout(set(names.values()))
-    renamed = {_apply(name, (*rules, *COMMON)): tensors[original] for original, name in names.items()}
+    ours = {original: _apply(name, (*rules, *COMMON)) for original, name in names.items()}
     notes = [f"took the prefix {''.join(stripped)!r} off"] if stripped else []
     notes += [f"read as {layout}"] if layout else []
-    return renamed, tuple(notes)
+    renamed = {ours[original]: tensors[original] for original in names}
+    if len(renamed) < len(names):
+        twice = next(name for name in renamed if list(ours.values()).count(name) > 1)
+        raise CheckpointError(f"two of the tensors would be {twice[:80]}", remedy="a file of one network alone")
+    return renamed, {ours[original] for original in beside}, tuple(notes)
 
 
 def _mostly(names: Collection[str], prefix: str) -> bool:
     """A wrapped backbone leaves a head beside it without the prefix."""
+    if prefix == "encoder." and "embedder.embedder.convolution.weight" in names:
+        return False  # Hugging Face's backbone, whose stem stands beside its encoder
     return sum(name.startswith(prefix) for name in names) > 0.9 * len(names) > 0
 
 
 def _layout(names: set[str]) -> tuple[str | None, tuple]:
-    if any(name.startswith("resnet.embedder.") for name in names):
+    if any(name.startswith(("resnet.embedder.", "embedder.embedder.")) for name in names):
         return "Hugging Face's layout", HUGGING_FACE
     if "pre.0.weight" in names:
         return "the tutorial's left and right branches", TUTORIAL_BLOCKS
@@ -145,14 +179,17 @@ def _apply(name: str, rules: tuple) -> str:
 
 def _adapted(name: str, tensors: Mapping[str, Tensor]) -> Arch:
     """A variant with the classes, channels and stem that the tensors have."""
-    first, last = tensors["conv1.weight"], tensors["fc.weight"]
+    first, last = tensors["conv1.weight"], tensors.get("fc.weight")
     stem = "imagenet" if first.shape[-1] == 7 else "cifar"
-    return get_arch(name, num_classes=last.shape[0], in_channels=first.shape[1], stem=stem)
+    head = {} if last is None else {"num_classes": last.shape[0]}
+    return get_arch(name, in_channels=first.shape[1], stem=stem, **head)
 
 
 def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Blocks in each stage, as the names count them."""
-    blocks = {(int(found[1]), int(found[2])) for name in tensors if (found := re.match(r"layer(\d+)\.(\d+)\.", name))}
+    blocks = {
+        (int(found[1]), int(found[2])) for name in tensors if (found := re.match(r"layer(\d{1,6})\.(\d{1,6})\.", name))
+    }
     return tuple(sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks}))
 
 
@@ -161,16 +198,18 @@ def _shapes(arch: Arch) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in ResNet(arch, initialise=False).state_dict().items()}
 
 
-def _difference(arch: Arch, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Names that are missing, and names that are unexpected or of another shape."""
+def _difference(arch: Arch, tensors: Mapping[str, Tensor]) -> tuple[list[str], dict[str, str]]:
+    """Names that are missing, and names that are unexpected or of another shape, with what to say of them."""
     wanted = _shapes(arch)
+    if "fc.weight" not in tensors:
+        wanted = {name: shape for name, shape in wanted.items() if not name.startswith("fc.")}
     # Files from before PyTorch 0.4.1 do not count batches, and nothing depends on the count.
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [
-        name if name not in wanted else f"{name} {tuple(tensor.shape)} for {tuple(wanted[name])}"
+    unexpected = {
+        name: name if name not in wanted else f"{name} {tuple(tensor.shape)} for {tuple(wanted[name])}"
         for name, tensor in tensors.items()
         if name not in wanted or wanted[name] != tensor.shape
-    ]
+    }
     return missing, unexpected
 
 
@@ -190,7 +229,7 @@ def _no_fit(file: object, model: str | None, tensors: Mapping[str, Tensor]) -> C
     return CheckpointError(
         f"the weights do not fill {shown}",
         file=str(file),
-        why=f"missing {_some(missing)}; unexpected {_some(unexpected)}",
+        why=f"missing {_some(missing)}; unexpected {_some(list(unexpected.values()))}",
         remedy=f"--model {best}" if fits else f"the nearest network is {best}; resnetkit list models shows all",
     )
 
@@ -199,7 +238,7 @@ def _some(names: list[str]) -> str:
     if not names:
         return "nothing"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(name[:80] for name in names[:5]) + more
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Weights read from wherever they are, with what is known of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from resnetkit.classifier import CONFIG, holds_classifier, load_classifier, read
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.console import download_bar
+from resnetkit.machine.documents import validated
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.weights.download import fetch
+from resnetkit.weights.foreign import HuggingFaceImages, HuggingFaceModel, Timm
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
-from resnetkit.weights.naming import match_arch
+from resnetkit.weights.naming import Match, match_arch
 from resnetkit.weights.table import OWN, WEIGHTS, weights_of
 from resnetkit.weights.tensorfile import read_tensors
 
@@ -38,20 +42,24 @@ class Source:
     metrics: dict[str, Any] | None = None
 
 
-def read_source(source: str | Path, hints: Hints | None = None) -> Source:
-    """Read weights from wherever `source` says, with what their source tells of them."""
+def read_source(source: str | Path, hints: Hints | None = None, *, headless: bool = False) -> Source:
+    """Read weights from wherever `source` says, with what their source tells of them.
+
+    `headless` takes a backbone too: its `tensors` are without `fc`.
+    """
     name, path, hints = str(source), Path(source), hints or Hints()
     if name in WEIGHTS:
         return _from_table(name)
     if name in OWN:
         return _from_folder(OWN[name], name, hints)
     if path.is_dir():
-        return _from_folder(path, name, hints)
+        return _from_folder(path, name, hints, headless=headless)
     if path.is_file():
-        found = match_arch(read_tensors(path), file=path, model=hints.model)
+        found = _match(path, hints, headless=headless)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
-        return _from_folder(fetch_repository(name.removeprefix(HUB_PREFIX)), name, hints)
+        folder = fetch_repository(name.removeprefix(HUB_PREFIX))
+        return _from_folder(folder, name, hints, headless=headless)
     if name in VARIANTS:
         known = weights_of(name)
         remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"
@@ -70,7 +78,7 @@ def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
     with download_bar(weights.file) as progress:
         path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
-    found = match_arch(read_tensors(path), file=path, model=weights.model)
+    found = _match(path, Hints(model=weights.model), headless=False)
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
     return Source(found.tensors, found.arch, weights.model, name, weights.preprocess, classes, found.notes, metrics)
@@ -83,7 +91,7 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def _from_folder(folder: Path, name: str, hints: Hints) -> Source:
+def _from_folder(folder: Path, name: str, hints: Hints, *, headless: bool = False) -> Source:
     if holds_classifier(folder):
         ours = load_classifier(folder, device="cpu", precision="fp32")
         tensors = {key: value.contiguous() for key, value in ours.network.state_dict().items()}
@@ -93,48 +101,52 @@ def _from_folder(folder: Path, name: str, hints: Hints) -> Source:
         raise UsageError("there is no model", file=folder, why=f"it holds none of {', '.join((CONFIG, *WEIGHT_FILES))}")
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if config.get("model_type") == "resnet" or "id2label" in config:
-        return _hugging_face(folder, file, config, name, hints)
-    return _timm(file, config, name, hints)
+        return _hugging_face(folder, file, config, name, hints, headless=headless)
+    return _timm(file, config, name, hints, headless=headless)
 
 
-def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source:
-    about = config.get("pretrained_cfg") or config
-    architecture = str(config.get("architecture") or "").partition(".")[0]
-    model = hints.model or (architecture if architecture in VARIANTS else None)
-    found = match_arch(read_tensors(file), file=file, model=model)
-    preprocess = None
-    if "mean" in about and "std" in about and "input_size" in about:
-        size = int(about["input_size"][-1])
-        mean, std = tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
-        resize = int(size / float(about.get("crop_pct") or 0.875))
-        interpolation = about.get("interpolation", "bilinear")
-        if interpolation not in ("bilinear", "bicubic"):
-            raise CheckpointError(f"interpolation {interpolation!r} is not one of ours", file=file)
-        preprocess = Preprocess(size, mean, std, resize, interpolation)
-    classes = tuple(map(str, about.get("label_names") or config.get("label_names") or ()))
-    if not classes and "in1k" in str(about.get("tag") or name) and found.arch.num_classes == 1000:
+def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints, *, headless: bool) -> Source:
+    with _settings_of(file):
+        about = Timm.of(config)
+        preprocess = about.preprocess()
+    architecture = (about.architecture or "").partition(".")[0]
+    found = _match(file, hints, model=architecture if architecture in VARIANTS else None, headless=headless)
+    notes = found.notes
+    if architecture and architecture not in VARIANTS and hints.model is None:
+        notes += (f"its settings name {architecture[:80]}, which is not one of ours: read as {found.model}",)
+    classes = about.label_names or ()
+    if not classes and "in1k" in (about.tag or name) and found.arch.num_classes == 1000:
         classes = imagenet_classes()
-    return Source(found.tensors, found.arch, found.model, name, preprocess, classes, found.notes)
+    return Source(found.tensors, found.arch, found.model, name, preprocess, classes, notes)
 
 
-def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, hints: Hints) -> Source:
-    found = match_arch(read_tensors(file), file=file, model=hints.model)
-    arch = found.arch
-    if config.get("downsample_in_bottleneck"):
-        arch = replace(arch, stride_on="1x1")
-    labels = config.get("id2label") or {}
-    named = [labels.get(str(number)) for number in range(arch.num_classes)]
-    classes = tuple(map(str, named)) if all(label is not None for label in named) else ()
-    if classes and all(label == f"LABEL_{number}" for number, label in enumerate(classes)):
-        classes = ()
+def _hugging_face(
+    folder: Path, file: Path, config: dict[str, Any], name: str, hints: Hints, *, headless: bool
+) -> Source:
+    with _settings_of(file):
+        about = validated(HuggingFaceModel, config)
+        about.refuse_others()
+    found = _match(file, hints, headless=headless)
+    arch = replace(found.arch, stride_on="1x1") if about.downsample_in_bottleneck else found.arch
     preprocess = None
     if (folder / "preprocessor_config.json").is_file():
-        about = read_json(folder / "preprocessor_config.json")
-        sizes = about.get("size") or {}
-        size = int(sizes if isinstance(sizes, int) else sizes.get("shortest_edge") or sizes.get("height") or 224)
-        share = float(about.get("crop_pct") or 0.875)
-        interpolation = "bicubic" if about.get("resample") == 3 else "bilinear"
-        mean, std = tuple(map(float, about["image_mean"])), tuple(map(float, about["image_std"]))
-        # Below 384 px their processor brings the shorter side to size / crop_pct and crops the centre.
-        preprocess = Preprocess(size, mean, std, int(size / share) if size < 384 else size, interpolation)
+        with _settings_of(file):
+            images = validated(HuggingFaceImages, read_json(folder / "preprocessor_config.json"))
+            preprocess = images.preprocess(arch.in_channels)
+    classes = about.classes(arch.num_classes)
     return Source(found.tensors, arch, found.model, name, preprocess, classes, found.notes)
+
+
+def _match(file: Path, hints: Hints, *, model: str | None = None, headless: bool) -> Match:
+    read = read_tensors(file, hints.which)
+    found = match_arch(read.tensors, file=file, model=hints.model or model, headless=headless)
+    return replace(found, notes=(*read.notes, *found.notes))
+
+
+@contextmanager
+def _settings_of(file: Path) -> Iterator[None]:
+    """Settings beside a file of weights that cannot be are the file's fault, and not the caller's."""
+    try:
+        yield
+    except (UsageError, ValueError) as error:
+        raise CheckpointError("the model's settings cannot be used", file=file.parent, why=str(error)) from error

@@ -2,7 +2,9 @@
 
 The format is WebDataset's: a plain tar file; neighbouring members that share a key, which is the path up to the first
 dot of the base name, are one sample; their extensions say what they are. A sample here is a picture and a label:
-`.cls`, a whole number in ASCII, or `.json` with such a number as "label".
+`.cls`, a whole number in ASCII, or `.json` with such a number as "label". Where names hold further dots, a picture and
+a label that share all but the last extension, such as `photo_1.v2.png` and `photo_1.v2.cls`, are a sample of their own.
+Pictures that have no label of their own, such as `photo_1.mask.png` beside `photo_1.png`, are left out and counted.
 
 An index is a header and 20 bytes a sample. It is used while the shard has the size and time that it had when it was
 scanned, is written again otherwise, and may be deleted at any time.
@@ -12,7 +14,6 @@ import json
 import os
 import re
 import struct
-import tarfile
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from resnetkit.data.shards.tar import Member, TarError, iter_members
 from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError
 from resnetkit.machine.storage import replace_file, sha256, user_cache
@@ -30,8 +32,12 @@ RECORD = np.dtype([("header", "<u8"), ("lead", "<u4"), ("size", "<u4"), ("label"
 OPEN_FILES = 16
 """Shards that a process keeps open, and indexes that it keeps mapped: together half of the smallest usual limit."""
 MOST_CLASSES = 1 << 20
-_MAGIC = b"rkindex1"
-_HEADER = struct.Struct("<8sQQQi")
+MOST_KINDS = 100
+"""Extensions that are remembered, to name them."""
+MOST_JSON = 1 << 20
+"""Bytes of a sample's `.json`."""
+_MAGIC = b"rkindex2"
+_HEADER = struct.Struct("<8sQQQiQQ")
 _CHECKSUM = struct.Struct("<I")
 _START = _HEADER.size + _CHECKSUM.size
 _COMPRESSED = {
@@ -41,6 +47,7 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
 }
 _META = re.compile(r"__[^/]*__($|/)")
+_HIDDEN = re.compile(r"(^|/)\.[^/]*$|^__[^/]*__($|/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ class TarIndex:
     """The largest label."""
     checksum: int
     """Of the records: equal where places, sizes and labels of all samples are."""
+    left_out: int = 0
+    """Pictures that are not read, since they have no label of their own."""
+    first_left_out: int = 0
+    """Where the header of the first of them begins."""
 
     def records(self) -> np.ndarray:
         """All samples, (count,) of `RECORD`, memory-mapped: processes share the pages."""
@@ -68,13 +79,15 @@ class TarIndex:
 
     def name(self, row: int) -> str:
         """`shard.tar:member` of a sample, for people."""
+        return self.name_at(int(self.records()[row]["header"]), f"sample {row}")
+
+    def name_at(self, header: int, otherwise: str = "a member") -> str:
+        """`shard.tar:member` of the member whose header begins there, for people."""
         try:
             with self.path.open("rb") as stream:
-                stream.seek(int(self.records()[row]["header"]))
-                with tarfile.open(fileobj=stream, mode="r:") as tar:
-                    return f"{self.path}:{tar.firstmember.name}"  # pyrefly: ignore [missing-attribute]
-        except (OSError, tarfile.TarError, AttributeError):
-            return f"{self.path}:sample {row}"
+                return f"{self.path}:{next(iter_members(stream, header)).name}"
+        except (OSError, TarError, StopIteration):
+            return f"{self.path}:{otherwise}"
 
     def read(self, row: int) -> bytes:
         """The bytes of a sample's picture. Raises `DataError` (exit code 3), naming the member."""
@@ -120,13 +133,15 @@ def make_index(path: Path) -> TarIndex:
     `StorageError` (exit code 7) where the index can be written nowhere.
     """
     before = _status(path)
-    records = _scan(path)
+    scan = _Scan(path)
+    records = scan.run()
     after = _status(path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise DataError("the shard changed while it was read", file=path, remedy="again when it is complete")
     count = len(records) // RECORD.itemsize
     top = int(np.frombuffer(records, RECORD)["label"].max())
-    header = _HEADER.pack(_MAGIC, after.st_size, after.st_mtime_ns, count, top)
+    found = (after.st_size, after.st_mtime_ns, count, top)
+    header = _HEADER.pack(_MAGIC, *found, scan.left_out, scan.first_left_out)
     content = header + _CHECKSUM.pack(zlib.crc32(records, zlib.crc32(header))) + records
     beside, cached = _places(path)
     try:
@@ -135,7 +150,7 @@ def make_index(path: Path) -> TarIndex:
     except StorageError:
         file = cached
         replace_file(file, content)
-    return TarIndex(path, file, after.st_size, after.st_mtime_ns, count, top, zlib.crc32(records))
+    return TarIndex(path, file, *found, zlib.crc32(records), scan.left_out, scan.first_left_out)
 
 
 def _status(path: Path) -> os.stat_result:
@@ -160,7 +175,7 @@ def _open(path: Path, file: Path) -> TarIndex | None:
             header = stream.read(_START)
             if len(header) != _START or not header.startswith(_MAGIC):
                 return None
-            _, size, changed, count, top = _HEADER.unpack_from(header)
+            _, size, changed, count, top, left_out, first_left_out = _HEADER.unpack_from(header)
             (expected,) = _CHECKSUM.unpack_from(header, _HEADER.size)
             whole, alone, length = zlib.crc32(header[: _HEADER.size]), 0, 0
             while chunk := stream.read(1 << 20):
@@ -169,60 +184,157 @@ def _open(path: Path, file: Path) -> TarIndex | None:
         return None
     if whole != expected or length != count * RECORD.itemsize:
         return None
-    return TarIndex(path, file, size, changed, count, top, alone)
+    return TarIndex(path, file, size, changed, count, top, alone, left_out, first_left_out)
 
 
 @dataclass
 class _Sample:
-    """What was found of one key so far."""
+    """What was found so far of the members that share a name up to their last extension."""
 
-    key: str
+    name: str
     first: int
-    picture: tuple[int, int, int] | None = None
+    picture: Member | None = None
     label: str | None = None
-    json: tuple[int, int] | None = None
+    json: Member | None = None
     kinds: list[str] = field(default_factory=list)
 
 
-def _scan(path: Path) -> bytes:
-    """All records of a shard."""
-    records = bytearray()
-    kinds: set[str] = set()
-    with path.open("rb") as stream:
-        _refuse_compressed(path, stream)
+@dataclass
+class _Scan:
+    """One pass over a shard. What it holds at a time is one sample, and the further pictures beside it."""
+
+    path: Path
+    left_out: int = 0
+    first_left_out: int = 0
+    kinds: set[str] = field(default_factory=set)
+    _key: str = ""
+    _sample: _Sample | None = None
+    _dotted: _Sample | None = None
+
+    def run(self) -> bytes:
+        """All records. Raises `DataError`."""
+        records = bytearray()
         try:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                sample: _Sample | None = None
-                while (member := tar.next()) is not None:
-                    forget_members(tar)
-                    key, kind = _parts(member.name)
-                    if not key or not member.isreg() or member.issparse():
-                        continue
-                    if sample is None or sample.key != key:
-                        records += _record(path, stream, sample)
-                        sample = _Sample(key, member.offset)
-                    kinds.add(kind)
-                    _add(path, stream, sample, member, kind)
-                records += _record(path, stream, sample)
-                _refuse_cut(path, stream, tar.offset)
-        except tarfile.TarError as error:
-            raise _cut(path, str(error)) if records or kinds else _no_tar(path, str(error)) from error
+            with self.path.open("rb") as self._stream:
+                _refuse_compressed(self.path, self._stream)
+                for member in iter_members(self._stream):
+                    records += self._take(member)
+                records += self._close()
+        except TarError as error:
+            raise (_cut if error.begun else _no_tar)(self.path, str(error)) from error
         except OSError as error:
-            raise DataError("cannot read the shard", file=path, why=error.strerror or str(error)) from error
-    if not np.frombuffer(records, RECORD)["lead"].any():
-        found = ", ".join(f".{kind}" for kind in sorted(kinds)[:8])
-        raise DataError(
-            "the shard has no labelled picture",
-            file=path,
-            why=f"its members are {found}" if found else "it is empty",
-            remedy="shards of pictures with .cls labels, such as `resnetkit shard` writes, or leave it out",
-        )
-    return bytes(records)
+            raise DataError("cannot read the shard", file=self.path, why=error.strerror or str(error)) from error
+        if not np.frombuffer(records, RECORD)["lead"].any():
+            found = ", ".join(f".{kind}" for kind in sorted(self.kinds)[:8])
+            raise DataError(
+                "the shard has no labelled picture",
+                file=self.path,
+                why=f"its members are {found}" if found else "it is empty",
+                remedy="shards of pictures with .cls labels, such as `resnetkit shard` writes, or leave it out",
+            )
+        return bytes(records)
 
+    def _take(self, member: Member) -> bytes:
+        """Add a member to its sample; the record of the sample that it ends."""
+        key, kind = _parts(member.name)
+        middle, _, last = kind.rpartition(".")
+        if not key or not member.plain:
+            if f".{last}" in IMAGE_SUFFIXES and not _HIDDEN.search(member.name):
+                self._leave_out(member)
+            return b""
+        records = b""
+        if self._key != key:
+            records, self._key = self._close(), key
+            self._sample = _Sample(key, member.offset)
+        if len(self.kinds) < MOST_KINDS:
+            self.kinds.add(kind)
+        sample = self._sample
+        if sample is not None and len(sample.kinds) < MOST_KINDS:
+            sample.kinds.append(kind)
+        if middle and (last in ("cls", "json") or f".{last}" in IMAGE_SUFFIXES):
+            name, again = f"{key}.{middle}", self._dotted is not None and self._dotted.picture is not None
+            if self._dotted is None or self._dotted.name != name or (again and f".{last}" in IMAGE_SUFFIXES):
+                records += self._close_dotted()
+                self._dotted = _Sample(name, member.offset)
+            sample = self._dotted
+        if sample is not None:
+            self._add(sample, member, last if middle else kind)
+        return records
 
-def forget_members(tar: tarfile.TarFile) -> None:
-    """`tarfile` keeps a list of all members that it has read or written, which would grow with the shard."""
-    tar.members.clear()  # pyrefly: ignore [missing-attribute]
+    def _add(self, sample: _Sample, member: Member, kind: str) -> None:
+        if f".{kind}" in IMAGE_SUFFIXES:
+            if sample.picture is not None:
+                raise DataError(
+                    "a sample has two pictures",
+                    file=f"{self.path}:{member.name}",
+                    why="which one its label means is not said",
+                    remedy="one picture a sample, with a key of its own",
+                )
+            if member.size >= 1 << 32 or member.data - member.offset >= 1 << 32:
+                why = "it has more than 4 GiB"
+                raise DataError("the image is too large", file=f"{self.path}:{member.name}", why=why)
+            sample.picture = member
+        elif kind == "cls":
+            self._stream.seek(member.data)
+            sample.label = self._stream.read(min(member.size, 64)).decode("ascii", errors="replace").strip()
+        elif kind == "json":
+            sample.json = member
+
+    def _close(self) -> bytes:
+        """The records of the members that share a key, which have come to their end."""
+        records, sample = self._close_dotted(), self._sample
+        self._sample = None
+        if sample is None:
+            return records
+        label = self._label(sample)
+        if label is None and sample.picture is None:
+            return records  # members that are no sample, such as notes
+        if label is None:
+            raise DataError(
+                "a picture has no label",
+                file=f"{self.path}:{sample.name}",
+                why=f"its sample has {', '.join(f'.{kind}' for kind in sample.kinds)}, "
+                'but no .cls and no "label" in .json',
+                remedy="a .cls with the number of the class; `resnetkit shard FOLDER` writes such shards",
+            )
+        return records + self._record(sample, label)
+
+    def _close_dotted(self) -> bytes:
+        """The record of a sample whose name holds further dots; a picture without a label of its own is left out."""
+        sample, self._dotted = self._dotted, None
+        if sample is None or sample.picture is None:
+            return b""
+        label = self._label(sample)
+        if label is None:
+            self._leave_out(sample.picture)
+            return b""
+        return self._record(sample, label)
+
+    def _leave_out(self, member: Member) -> None:
+        if not self.left_out:
+            self.first_left_out = member.offset
+        self.left_out += 1
+
+    def _label(self, sample: _Sample) -> str | None:
+        if sample.label is not None or sample.json is None or sample.json.size > MOST_JSON:
+            return sample.label
+        self._stream.seek(sample.json.data)
+        try:
+            return str(json.loads(self._stream.read(sample.json.size))["label"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def _record(self, sample: _Sample, label: str) -> bytes:
+        if not re.fullmatch(r"\d{1,9}", label, re.ASCII) or int(label) >= MOST_CLASSES:
+            raise DataError(
+                f"the label {label[:40]!r} is not the number of a class",
+                file=f"{self.path}:{sample.name}",
+                remedy="whole numbers from 0, and the names of the classes in classes.txt",
+            )
+        place = (sample.first, 0, 0)
+        if sample.picture is not None:
+            place = (sample.picture.offset, sample.picture.data - sample.picture.offset, sample.picture.size)
+        return np.array([(*place, int(label))], RECORD).tobytes()
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -230,58 +342,8 @@ def _parts(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, dot, kind = base.partition(".")
     if not stem or not dot or _META.match(name):
-        return "", ""
+        return "", kind.lower()
     return folder + slash + stem, kind.lower()
-
-
-def _add(path: Path, stream: BinaryIO, sample: _Sample, member: tarfile.TarInfo, kind: str) -> None:
-    sample.kinds.append(kind)
-    if f".{kind}" in IMAGE_SUFFIXES:
-        if sample.picture is not None:
-            raise DataError(
-                "a sample has two pictures",
-                file=f"{path}:{member.name}",
-                why="which one its label means is not said",
-                remedy="one picture a sample, with a key of its own",
-            )
-        if member.size >= 1 << 32:
-            raise DataError("the image is too large", file=f"{path}:{member.name}", why="it has more than 4 GiB")
-        sample.picture = (member.offset, member.offset_data - member.offset, member.size)
-    elif kind == "cls":
-        stream.seek(member.offset_data)
-        sample.label = stream.read(min(member.size, 64)).decode("ascii", errors="replace").strip()
-    elif kind == "json":
-        sample.json = (member.offset_data, member.size)
-
-
-def _record(path: Path, stream: BinaryIO, sample: _Sample | None) -> bytes:
-    """A sample's record; nothing for members that are no sample, such as notes. Raises `DataError`."""
-    if sample is None:
-        return b""
-    label = sample.label
-    if label is None and sample.json is not None:
-        stream.seek(sample.json[0])
-        try:
-            label = str(json.loads(stream.read(sample.json[1]))["label"])
-        except (ValueError, KeyError, TypeError):
-            label = None
-    if label is None and sample.picture is None:
-        return b""
-    if label is None:
-        raise DataError(
-            "a picture has no label",
-            file=f"{path}:{sample.key}",
-            why=f'its sample has {", ".join(f".{kind}" for kind in sample.kinds)}, but no .cls and no "label" in .json',
-            remedy="a .cls with the number of the class; `resnetkit shard FOLDER` writes such shards",
-        )
-    if not re.fullmatch(r"\d{1,9}", label, re.ASCII) or int(label) >= MOST_CLASSES:
-        raise DataError(
-            f"the label {label[:40]!r} is not the number of a class",
-            file=f"{path}:{sample.key}",
-            remedy="whole numbers from 0, and the names of the classes in classes.txt",
-        )
-    header, lead, size = sample.picture or (sample.first, 0, 0)
-    return np.array([(header, lead, size, int(label))], RECORD).tobytes()
 
 
 def _refuse_compressed(path: Path, stream: BinaryIO) -> None:
@@ -295,16 +357,6 @@ def _refuse_compressed(path: Path, stream: BinaryIO) -> None:
                 why=f"it is {name}, in which no sample can be found without reading all before it",
                 remedy=f"{tool} {path.name}",
             )
-
-
-def _refuse_cut(path: Path, stream: BinaryIO, end: int) -> None:
-    """`tarfile` takes a damaged header, and the lack of the closing block of zeros, for the end."""
-    stream.seek(end)
-    block = stream.read(512)
-    if len(block) < 512:
-        raise _cut(path, f"it ends at byte {end + len(block):,} without the mark that ends a tar file")
-    if any(block):
-        raise _cut(path, f"the header at byte {end:,} is damaged")
 
 
 def _cut(path: Path, why: str) -> DataError:

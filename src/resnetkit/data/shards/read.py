@@ -6,7 +6,6 @@ it, class names come from `classes.txt`, one a line, or are numbers.
 """
 
 import glob
-import json
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,19 +14,21 @@ from functools import cached_property
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from resnetkit.data.shards.index import TarIndex, find_index, make_index
+from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
 from resnetkit.data.survey import SPLIT_FOLDERS
 from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import with_image
 from resnetkit.machine.console import Reporter
+from resnetkit.machine.documents import read_json, read_lines, validated
 from resnetkit.randomness import key, uniform
 
 DESCRIPTION = "dataset.json"
@@ -174,6 +175,28 @@ class Shards:
         return files, groups * self.one_in + inside + passed
 
 
+class _Entry(BaseModel):
+    """One shard, as its description has it."""
+
+    model_config = ConfigDict(strict=True)
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9._ -]{1,200}$")]
+    samples: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Description(BaseModel):
+    """What our writer says of the shards in a folder."""
+
+    model_config = ConfigDict(strict=True)
+    classes: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MOST_CLASSES, fail_fast=True)]
+    splits: Annotated[dict[str, Annotated[list[_Entry], Field(fail_fast=True)]], Field(max_length=16)]
+
+    @property
+    def entries(self) -> dict[str, _Entry]:
+        """Shards by file name."""
+        return {entry.file: entry for entries in self.splits.values() for entry in entries}
+
+
 @dataclass(frozen=True)
 class ShardSet:
     """A set of shards: its splits by name ("train", "validation", "test"), its classes, what there is to say of it."""
@@ -206,7 +229,7 @@ def open_shards(source: str, *, reporter: Reporter | None = None) -> ShardSet:
     described = {parent: _description(parent) for parent in parents}
     for parent, description in described.items():
         if Path(source).is_dir() and description:
-            _refuse_missing([parent / each["file"] for part in description["splits"].values() for each in part])
+            _refuse_missing([parent / file for file in description.entries])
     indexes, notes = _indexes(paths, reporter or Reporter(quiet=True))
     for parent, description in described.items():
         _refuse_others(parent, description, indexes)
@@ -300,19 +323,20 @@ def _by_split(source: str) -> dict[str, list[Path]]:
     return {split or "train": members for split, members in by_split.items()}
 
 
-def _description(folder: Path) -> dict[str, Any] | None:
+def _description(folder: Path) -> _Description | None:
     """What our writer says of the shards in a folder; nothing where another file has the name."""
+    file = folder / DESCRIPTION
     try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found = read_json(file)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            return None
+        return validated(_Description, found)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError("cannot read the description", file=folder / DESCRIPTION, why=str(error)) from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        return None
-    if not isinstance(found.get("classes"), list) or not isinstance(found.get("splits"), dict):
-        raise DataError("the description is not complete", file=folder / DESCRIPTION, remedy="write the set again")
-    return found
+        raise DataError(
+            "cannot read the description of the shards", file=file, why=str(error), remedy="write the set again"
+        ) from error
 
 
 def _indexes(paths: list[Path], reporter: Reporter) -> tuple[dict[Path, TarIndex], list[str]]:
@@ -332,17 +356,22 @@ def _indexes(paths: list[Path], reporter: Reporter) -> tuple[dict[Path, TarIndex
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     notes = [f"indexed {len(missing):,} shards, {samples:,} images, for this and later runs"] if missing else []
+    short = [index for index in found.values() if index is not None and index.left_out]
+    if short:
+        name = short[0].name_at(short[0].first_left_out)
+        count = sum(index.left_out for index in short)
+        notes.append(f"{count:,} pictures in the shards have no label of their own and are left out, such as {name}")
     return {path: index for path, index in found.items() if index is not None}, notes
 
 
-def _refuse_others(folder: Path, description: dict[str, Any] | None, indexes: dict[Path, TarIndex]) -> None:
+def _refuse_others(folder: Path, description: _Description | None, indexes: dict[Path, TarIndex]) -> None:
     """A shard that its description does not know, or knows as another."""
     if description is None:
         return
-    entries = {each["file"]: each for part in description["splits"].values() for each in part}
+    entries = description.entries
     for path, index in indexes.items():
         entry = entries.get(path.name)
-        if path.parent == folder and (entry is None or (entry["bytes"], entry["samples"]) != (index.size, index.count)):
+        if path.parent == folder and (entry is None or (entry.bytes, entry.samples) != (index.size, index.count)):
             why = "it is not named there" if entry is None else "its size or number of samples differs"
             raise DataError(
                 f"the shard is not one of those in {DESCRIPTION}",
@@ -352,16 +381,18 @@ def _refuse_others(folder: Path, description: dict[str, Any] | None, indexes: di
             )
 
 
-def _classes(parents: list[Path], described: dict[Path, dict[str, Any] | None], highest: TarIndex) -> tuple[str, ...]:
+def _classes(parents: list[Path], described: dict[Path, _Description | None], highest: TarIndex) -> tuple[str, ...]:
     """Class names in the order of the labels, the same for all folders of the set."""
     known: dict[tuple[str, ...], Path] = {}
     for parent in parents:
         description, listed = described[parent], parent / "classes.txt"
         if description is not None:
-            known[tuple(description["classes"])] = parent / DESCRIPTION
+            known[tuple(description.classes)] = parent / DESCRIPTION
         elif listed.is_file():
-            lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
-            known[tuple(line.strip() for line in lines if line.strip())] = listed
+            try:
+                known[tuple(read_lines(listed, errors="replace"))] = listed
+            except (OSError, ValueError) as error:
+                raise DataError("cannot read the class names", file=listed, why=str(error)) from error
     if len(known) > 1:
         one, other = list(known.values())[:2]
         raise DataError("the shards have different classes", file=one, why=f"{other} names others")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from resnetkit.data.holdout import complete
 from resnetkit.data.scan import scan
-from resnetkit.data.shards.index import forget_members, make_index
+from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
 from resnetkit.data.splits import listed_files
 from resnetkit.data.survey import Listing, list_folder
@@ -244,7 +244,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = len(content), 0o444, 0
     tar.addfile(member, BytesIO(content))
-    forget_members(tar)
+    # `tarfile` keeps a list of all that it has written, which would grow with the shard.
+    tar.members.clear()  # pyrefly: ignore [missing-attribute]
 
 
 def _checked(order: Pairs) -> Iterator[tuple[Path, int, bytes | str]]:
