@@ -35,14 +35,10 @@ class Origin:
 
     data: str | None = None
     """A named set, or a folder, or shards."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    validation: float | None = None
+    """Share of the training images that was held out where the set itself holds out none."""
+    settings: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The recipe's section on data: how its splits were found and made."""
-
-    @property
-    def validation(self) -> float | None:
-        """Share of the training images that was held out where the set itself holds out none."""
-        share = self.settings.get("validation")
-        return share if isinstance(share, float) else None
 
 
 @dataclass
@@ -71,8 +67,8 @@ class Classifier:
         data = self.recipe.get("data")
         if not isinstance(data, dict):
             return Origin()
-        name = data.get("name")
-        return Origin(name if isinstance(name, str) else None, data)
+        name, share = data.get("name"), data.get("validation")
+        return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None, data)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import draw
+from pictures import draw
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images import budget
 from resnetkit.images.jpeg import MAX_IDLE, MAX_SCANS, MAX_SEGMENTS, read_markers
@@ -134,7 +134,7 @@ def test_no_small_file_takes_more_than_its_budget(tmp_path: Path) -> None:
     refused[tmp_path / "comments.jpg"] = "segments before its pixels"
     found = measure(tmp_path, *([file] for file in (*refused, *read)))
     for file, ((why,), grown, seconds) in zip((*refused, *read), found, strict=True):
-        assert refused[file] in why if file in refused else why == "", file
+        assert refused[file] in why if file in refused else why == "", (file, why)
         assert grown < (100 if file in refused else 1024), file
         assert seconds < (1 if file in refused else 10), file
 

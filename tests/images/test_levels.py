@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from conftest import draw
+from pictures import draw
 from resnetkit.errors import DataError
 from resnetkit.images import levels
 from resnetkit.images.reading import read_image
