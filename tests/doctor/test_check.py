@@ -389,6 +389,15 @@ def test_hashes_that_tell_nothing_apart_are_given_up_and_said_so(tmp_path: Path,
     assert "\n    there are more than 3 pairs" in report.to_text()
 
 
+def test_the_first_lines_keep_counts_together_and_names_that_end_in_a_space_are_quoted(tmp_path: Path) -> None:
+    _one_of_each(tmp_path)
+    text = look(tmp_path).to_text()
+    images, told = text.splitlines()[1:3]
+    assert images == "95 images in 5 classes (train 75, validation 20)"
+    assert told == "7 errors, 14 warnings, 12 notes"
+    assert '    "Cat ", cat: the names differ' in text
+
+
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     fill(tmp_path, 6)
     red = tmp_path / "red"
@@ -462,6 +471,21 @@ def test_no_folder_and_no_image_are_refused(name: str, why: str, tmp_path: Path)
 def test_near_must_be_a_small_number_of_bits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Try: 0 to 10"):
         look(tmp_path, near=11)
+
+
+@pytest.mark.parametrize(("size", "bits"), [((64, 64), 10), ((63, 64), 6)])
+def test_small_pictures_must_be_nearer_to_one_another(size: tuple[int, int], bits: int, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            picture = scene(number + 100 * (name == "dog"), size)
+            picture.save(tmp_path / name / f"{number}.png")
+            for angle in (2, 5):
+                picture.rotate(angle).save(tmp_path / name / f"{number}-{angle}.png")
+    by_default = files_of(look(tmp_path), "near")
+    assert by_default == files_of(look(tmp_path, near=bits), "near")
+    assert len(by_default) > 0
+    assert len(files_of(look(tmp_path, near=6), "near")) < len(files_of(look(tmp_path, near=10), "near"))
 
 
 NAMES = ["new\nline.png", "quote'\".png", b"\xff.png", "新" * 70 + ".png", "-dash.png", "\u202eright.png"]

@@ -42,12 +42,12 @@ def _alone(name: str, entry: Entry) -> Iterator[Finding]:
         yield found("low-information", [name], f"its grey levels deviate by {entry.deviation:.1f} of 255")
         return
     if entry.high <= DARK:
-        yield found("dark", [name], f"99 % of it is at most {entry.high} of 255 light")
+        yield found("dark", [name], f"99 % of its pixels are no lighter than {entry.high} of 255")
     if entry.low >= BRIGHT:
-        yield found("bright", [name], f"95 % of it is at least {entry.low} of 255 light")
+        yield found("bright", [name], f"95 % of its pixels are no darker than {entry.low} of 255")
     contrast = max(entry.high - entry.low, 1)
     if entry.edges < BLURRY * contrast:
-        yield found("blurry", [name], f"its sharpest edges have {entry.edges / contrast:.0%} of its contrast")
+        yield found("blurry", [name], f"its sharpest edges have {100 * entry.edges / contrast:.0f} % of its contrast")
 
 
 def _among_others(entries: dict[str, Entry]) -> Iterator[Finding]:

@@ -24,7 +24,12 @@ MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a hash cannot tell apart."""
 
 NEAR = 10
-"""Bits that near duplicates may differ in. Of 79,003 pairs of different photographs none is nearer than 13."""
+"""Bits that near duplicates may differ in. Of 79,003 pairs of different photographs none is as near as that."""
+
+NEAR_SMALL = 6
+"""The same where the median shorter side is under `SMALL`: pictures of so few pixels are often alike by chance."""
+
+SMALL = 64
 
 FEW_HASHES = 1000
 """So many are compared pair by pair sooner than NumPy is imported."""
@@ -40,21 +45,24 @@ def check(
     *,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
-    near: int = NEAR,
+    near: int | None = None,
     cache: Path | None = AUTO,
 ) -> Report:
     """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
 
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
-    differ in at most `near` of 63 bits, 0-10. `cache` is a folder for what was read, so that the next run reads only
-    what has changed: None keeps nothing. Layout problems are findings. Raises `DataError` (exit code 3) where there
-    is no such folder or no image in it, and `UsageError` (exit code 2) for `near`.
+    differ in at most `near` of 63 bits, 0-10; None takes 10, or 6 where the median shorter side is under 64 pixels.
+    `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing. Layout
+    problems are findings. Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
+    `UsageError` (exit code 2) for `near`.
     """
-    if near not in range(NEAR + 1):
+    if near is not None and near not in range(NEAR + 1):
         raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
     folder = Path(folder)
     layout = _survey(folder)
     entries = _read(folder, layout, progress, workers, cache)
+    if near is None:
+        near = NEAR_SMALL if _middle(entries) < SMALL else NEAR
     findings = [
         *_layout_findings(folder, layout),
         *_file_findings(entries),
@@ -105,7 +113,7 @@ def _layout_findings(folder: Path, layout: Layout) -> Iterator[Finding]:
         elif reason in (NO_CLASS, NO_LABEL, BESIDE):
             yield from (found("outside-classes", [name_of(path)], f"it is {reason}") for path in paths)
         else:
-            yield found("left-out", [name_of(path) for path in paths], f"{len(paths):,} files {reason}")
+            yield found("left-out", [name_of(path) for path in paths], f"files {reason}: {len(paths):,}")
     with_images = {name for of in layout.members.values() for name, paths in of.items() if paths}
     if len(with_images) == 1:
         yield found("one-class", sorted(with_images), "there is nothing to tell apart")
@@ -132,9 +140,14 @@ def _sizes(sizes: dict[str, int]) -> Iterator[Finding]:
         yield found("imbalance", [most, least], f"{sizes[most]:,} images and {sizes[least]:,}")
 
 
-def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
+def _middle(entries: dict[str, Entry]) -> float:
+    """The median shorter side of what can be read, in pixels."""
     sides = [min(entry.width, entry.height) for entry in entries.values() if not entry.why]
-    middle = median(sides) if sides else 0
+    return median(sides) if sides else 0
+
+
+def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
+    middle = _middle(entries)
     for name, entry in entries.items():
         if entry.why:
             yield found("unreadable", [name], entry.why)

@@ -123,7 +123,9 @@ class Report:
         severities = Counter(finding.severity for finding in self.findings)
         told = ", ".join(f"{count:,} {name}{'s' * (count > 1)}" for name, count in severities.items())
         lines = [_fit(shown(self.folder), width)]
-        lines += _wrap(f"{self.images:,} images in {len(names):,} classes ({of_split}): {told or 'all well'}", width)
+        counted = f"{self.images:,} images in {len(names):,} classes ({of_split})"
+        line = f"{counted}: {told or 'all well'}"
+        lines += [line] if len(line) <= width else [*_wrap(counted, width), *_wrap(told or "all well", width)]
         by_kind = defaultdict(list)
         for finding in self.findings:
             by_kind[finding.kind].append(finding)
@@ -158,7 +160,7 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _example(finding: Finding, width: int) -> list[str]:
-    names = [shown(name) for name in finding.files[:EXAMPLES]]
+    names = [shown(name) if name == name.strip() else f'"{shown(name)}"' for name in finding.files[:EXAMPLES]]
     more = f" and {len(finding.files) - EXAMPLES:,} more" if len(finding.files) > EXAMPLES else ""
     line = "    " + ": ".join(filter(None, (", ".join(names) + more, finding.text)))
     if _cells(line) <= width:
