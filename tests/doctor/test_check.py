@@ -565,6 +565,19 @@ def test_a_corrupt_cache_is_rebuilt(damage: str, photos: Path, tmp_path: Path, m
     assert file.read_bytes() == good
 
 
+def test_entries_with_the_former_hash_are_not_read(photos: Path, tmp_path: Path) -> None:
+    first = manifest(photos, cache=tmp_path)
+    (file,) = (path for path in tmp_path.iterdir() if path.suffix == ".json")
+    former = json.loads(file.read_bytes().partition(b"\n")[2])
+    assert former["version"][0] != "3"
+    former["version"][0] = "3"
+    for values in former["entries"].values():
+        values[10:17] = [values[10] ^ 1]  # a dHash in the place of the pHash and what was seen beside it
+    body = json.dumps(former).encode()
+    file.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    assert manifest(photos, cache=tmp_path) == first
+
+
 @pytest.mark.parametrize("change", ["content", "replaced", "size", "copied back"])
 def test_a_file_that_changed_is_read_again(change: str, photos: Path, tmp_path: Path) -> None:
     target, other = photos / "train" / "red" / "000.png", photos / "train" / "red" / "001.png"
