@@ -1,18 +1,22 @@
-"""How long `check` and its quick part take on a folder of images, and whether every planted duplicate is found.
+"""How long `check` takes on a folder of images, and what it finds of planted duplicates and of changed copies.
 
-    uv run python benchmarks/doctor.py FOLDER
-    uv run python benchmarks/doctor.py FOLDER --images 10000 --workers 2
-    uv run python benchmarks/doctor.py FOLDER --against ../former
+    uv run python benchmarks/doctor.py time FOLDER
+    uv run python benchmarks/doctor.py time FOLDER --images 10000 --workers 2
+    uv run python benchmarks/doctor.py time FOLDER --against ../former
+    uv run python benchmarks/doctor.py near FOLDER
 
-Takes images below FOLDER, links them into a temporary train/ and val/ with their classes, and plants ten copies from
-train/ in val/: five of the same bytes, five saved without loss in another format. FOLDER should hold no duplicates of
-its own, for each counts as false. A second run reads the cache. The quick part is what training does at its start: list
-the folder, scan it, compare the bytes; it has a cache of its own here. Prints one JSON object; memory is the peak
+`time` takes images below FOLDER, links them into a temporary train/ and val/ with their classes, and plants ten copies
+from train/ in val/: five of the same bytes, five saved without loss in another format. FOLDER should hold no duplicates
+of its own, for each counts as false. A second run reads the cache. The quick part is what training does at its start:
+list the folder, scan it, compare the bytes; it has a cache of its own here. Prints one JSON object; memory is the peak
 resident size, for helpers that of the largest, by Linux's /proc.
 
 With --against, `resnetkit check FOLDER` is first timed as a whole process, by turns with that of another checkout:
 cold, without a cache, and warm. The ratio is of processor time, ours to the other's, the median of the pairs; the peak
 counts this benchmark's own 30 MiB or so where the command needs less.
+
+`near` changes each image in six ways, in memory, and prints the share of them whose hash is within 4, 6, 8 and 10 bits
+of the original's; then how many pairs of the originals themselves are, which should be of different pictures.
 """
 
 import argparse
@@ -25,16 +29,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from io import BytesIO
+from itertools import combinations
 from pathlib import Path
+
+from PIL import Image, ImageEnhance
 
 from resnetkit.data.scan import copies, scan
 from resnetkit.data.survey import list_folder
 from resnetkit.data.walk import list_images
 from resnetkit.doctor.check import check
+from resnetkit.doctor.thumbnail import BITS, phash
 from resnetkit.images.reading import read_image
 
 COPIES = 5
 PAIRS = 5
+NEAR = (4, 6, 8, 10)
 
 
 def link(source: Path, target: Path) -> None:
@@ -116,13 +128,66 @@ def compare(folder: Path, other: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def cropped(image: Image.Image) -> Image.Image:
+    """Without 5 % of the width and of the height, half of it at either side."""
+    across, down = round(image.width * 0.025), round(image.height * 0.025)
+    return image.crop((across, down, image.width - across, image.height - down))
+
+
+def jpeg(image: Image.Image) -> Image.Image:
+    stream = BytesIO()
+    image.save(stream, "JPEG", quality=40)
+    return Image.open(stream).convert("RGB")
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "cropped by 5 %": cropped,
+    "turned by 2 degrees": lambda image: image.rotate(2, Image.Resampling.BICUBIC),
+    "brightened by 1.3": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "JPEG of quality 40": jpeg,
+    "scaled to half": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS),
+    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+}
+
+
+def compare_hashes(images: list[Path]) -> dict[str, dict[str, float]]:
+    """Shares of changed copies, and numbers of pairs of originals, within so many bits."""
+    hashes: list[int] = []
+    distances: dict[str, list[int]] = {change: [] for change in CHANGES}
+    for image in map(read_image, images):
+        of_original = phash(image)
+        if of_original is None:
+            continue
+        hashes.append(of_original)
+        for name, change in CHANGES.items():
+            of_copy = phash(change(image))
+            distances[name].append(BITS if of_copy is None else (of_original ^ of_copy).bit_count())
+    result = {
+        name: {str(near): round(sum(each <= near for each in of_change) / len(hashes), 3) for near in NEAR}
+        for name, of_change in distances.items()
+    }
+    apart = Counter((one ^ other).bit_count() for one, other in combinations(hashes, 2))
+    pairs = {str(near): sum(count for bits, count in apart.items() if bits <= near) for near in NEAR}
+    return result | {"pairs of originals": pairs | {"all": apart.total()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, help="the first so many; without it, all")
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--against", type=Path, help="another checkout, to compare the command as a process with")
+    commands = parser.add_subparsers(dest="command", required=True)
+    timing, near = commands.add_parser("time"), commands.add_parser("near")
+    for subcommand in (timing, near):
+        subcommand.add_argument("folder", type=Path)
+        subcommand.add_argument("--images", type=int, help="the first so many; without it, all")
+    timing.add_argument("--workers", type=int)
+    timing.add_argument("--against", type=Path, help="another checkout, to compare the command as a process with")
     options = parser.parse_args()
+    if options.command == "near":
+        print(json.dumps(compare_hashes(list_images(options.folder)[: options.images])))
+    else:
+        time_check(options)
+
+
+def time_check(options: argparse.Namespace) -> None:
     compared = compare(options.folder, options.against) if options.against else None
     images = list_images(options.folder)[: options.images]
     helpers: list[int] = []

@@ -53,8 +53,20 @@ class Entry:
     """Of the file's bytes, in hexadecimal; empty where only the header was read."""
     pixels: str = ""
     """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them; empty where not needed."""
-    dhash: int | None = None
-    """64 bits, each whether a cell of the 9 x 8 thumbnail is lighter than the one left of it; None for a flat image."""
+    phash: int | None = None
+    """Perceptual hash of 63 bits, alike for pictures that look alike; None for a flat image."""
+    low: int = 0
+    """Grey level of the small copy, 0-255, which 5 % of its pixels do not exceed."""
+    high: int = 0
+    """The same for 99 %."""
+    deviation: float = 0
+    """Standard deviation of the small copy's grey levels."""
+    edges: int = 0
+    """How far the sharpest 1 % of the small copy's pixels lie from their four neighbours, in grey levels, summed."""
+    coloured: bool = False
+    """Whether any cell of the thumbnail has a colour."""
+    levels: str = ""
+    """Darkest and lightest level of red, green and blue in the thumbnail: six bytes in hexadecimal."""
     mode: str = ""
     bits: int = 8
     """Bits per channel, 16 for more than 8."""
@@ -215,4 +227,4 @@ class Memory:
 
 def _version() -> list[str]:
     """Entries of other readers are worth nothing: another Pillow may decode other pixels."""
-    return ["3", PIL.__version__]
+    return ["4", PIL.__version__]

@@ -5,7 +5,7 @@ It reads every image and changes nothing. Files are named relative to the folder
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -14,12 +14,22 @@ from typing import Any
 from resnetkit.data.scan import AUTO, Entry, apart
 from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey, twins
 from resnetkit.data.walk import NO_IMAGE
+from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries
-from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report
+from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
+from resnetkit.doctor.thumbnail import BITS
 from resnetkit.errors import DataError, UsageError
 
 MOST_FINDINGS = 10_000
-"""Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
+"""Near duplicates listed of each kind; a folder with more has pictures that a hash cannot tell apart."""
+
+NEAR = 10
+"""Bits that near duplicates may differ in. Of 79,003 pairs of different photographs none is as near as that."""
+
+NEAR_SMALL = 6
+"""The same where the median shorter side is under `SMALL`: pictures of so few pixels are often alike by chance."""
+
+SMALL = 64
 
 FEW_HASHES = 1000
 """So many are compared pair by pair sooner than NumPy is imported."""
@@ -35,24 +45,28 @@ def check(
     *,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
-    near: int = 3,
+    near: int | None = None,
     cache: Path | None = AUTO,
 ) -> Report:
     """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
 
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
-    differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
-    what has changed: None keeps nothing. Layout problems are findings. Raises `DataError` (exit code 3) where there
-    is no such folder or no image in it, and `UsageError` (exit code 2) for `near`.
+    differ in at most `near` of 63 bits, 0-10; None takes 10, or 6 where the median shorter side is under 64 pixels.
+    `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing. Layout
+    problems are findings. Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
+    `UsageError` (exit code 2) for `near`.
     """
-    if near not in range(8):
-        raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy="0 to 7")
+    if near is not None and near not in range(NEAR + 1):
+        raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
     folder = Path(folder)
     layout = _survey(folder)
     entries = _read(folder, layout, progress, workers, cache)
+    if near is None:
+        near = NEAR_SMALL if _middle(entries) < SMALL else NEAR
     findings = [
         *_layout_findings(folder, layout),
         *_file_findings(entries),
+        *appearances(entries),
         *_duplicates(folder, layout, entries, near),
     ]
     ranks = {kind: rank for rank, kind in enumerate(KINDS)}
@@ -89,33 +103,29 @@ def _read(folder: Path, layout: Layout, progress: Any, workers: int | None, cach
     return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
 
 
-def _found(kind: str, files: Iterable[str], text: str) -> Finding:
-    return Finding(kind, KINDS[kind][0], tuple(files), text)
-
-
 def _layout_findings(folder: Path, layout: Layout) -> Iterator[Finding]:
     def name_of(path: Path) -> str:
         return os.path.relpath(path, folder)
 
     for reason, paths in layout.left_out.items():
         if reason == NO_IMAGE:
-            yield from (_found("ignored", [name_of(path)], "it is not an image") for path in paths)
+            yield from (found("ignored", [name_of(path)], "it is not an image") for path in paths)
         elif reason in (NO_CLASS, NO_LABEL, BESIDE):
-            yield from (_found("outside-classes", [name_of(path)], f"it is {reason}") for path in paths)
+            yield from (found("outside-classes", [name_of(path)], f"it is {reason}") for path in paths)
         else:
-            yield _found("left-out", [name_of(path) for path in paths], f"{len(paths):,} files {reason}")
+            yield found("left-out", [name_of(path) for path in paths], f"files {reason}: {len(paths):,}")
     with_images = {name for of in layout.members.values() for name, paths in of.items() if paths}
     if len(with_images) == 1:
-        yield _found("one-class", sorted(with_images), "there is nothing to tell apart")
+        yield found("one-class", sorted(with_images), "there is nothing to tell apart")
     for split, of in layout.members.items():
         for name in sorted(of.keys() | with_images):
             where = name_of(layout.place(split, name))
             if name not in of:
-                yield _found("missing-class", [where], f"the {split} split has no image of the class")
+                yield found("missing-class", [where], f"the {split} split has no image of the class")
             elif not of[name]:
-                yield _found("empty-class", [where], "the folder holds no image")
+                yield found("empty-class", [where], "the folder holds no image")
     for group in twins({name for of in layout.members.values() for name in of}):
-        yield _found("class-twins", group, "the names differ in case, spaces or Unicode form only")
+        yield found("class-twins", group, "the names differ in case, spaces or Unicode form only")
     for split in ("train", "all"):
         members = layout.members.get(split, {}).items()
         yield from _sizes({name_of(layout.place(split, name)): len(paths) for name, paths in members if paths})
@@ -124,38 +134,43 @@ def _layout_findings(folder: Path, layout: Layout) -> Iterator[Finding]:
 def _sizes(sizes: dict[str, int]) -> Iterator[Finding]:
     for name, size in sizes.items():
         if size < FEW_IMAGES:
-            yield _found("few-images", [name], f"it has {size} image{'s' * (size > 1)}")
+            yield found("few-images", [name], f"it has {size} image{'s' * (size > 1)}")
     if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
         least, most = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        yield _found("imbalance", [most, least], f"{sizes[most]:,} images and {sizes[least]:,}")
+        yield found("imbalance", [most, least], f"{sizes[most]:,} images and {sizes[least]:,}")
+
+
+def _middle(entries: dict[str, Entry]) -> float:
+    """The median shorter side of what can be read, in pixels."""
+    sides = [min(entry.width, entry.height) for entry in entries.values() if not entry.why]
+    return median(sides) if sides else 0
 
 
 def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
-    sides = [min(entry.width, entry.height) for entry in entries.values() if not entry.why]
-    middle = median(sides) if sides else 0
+    middle = _middle(entries)
     for name, entry in entries.items():
         if entry.why:
-            yield _found("unreadable", [name], entry.why)
+            yield found("unreadable", [name], entry.why)
             continue
         format_ = _SAME_FORMAT.get(entry.format, entry.format)
         suffix = Path(name).suffix.lower()
         if _FORMATS.get(suffix, suffix[1:].upper()) != format_:
-            yield _found("wrongly-named", [name], f"it is a {format_}")
+            yield found("wrongly-named", [name], f"it is a {format_}")
         if entry.mode == "CMYK":
-            yield _found("cmyk", [name], "its colours are CMYK")
+            yield found("cmyk", [name], "its colours are CMYK")
         if entry.bits > 8:
-            yield _found("sixteen-bit", [name], "it has more than 8 bits per channel")
+            yield found("sixteen-bit", [name], "it has more than 8 bits per channel")
         if entry.alpha:
-            yield _found("alpha", [name], "it is transparent in places, or may be")
+            yield found("alpha", [name], "it is transparent in places, or may be")
         if entry.animated:
-            yield _found("animated", [name], "it has several frames or pages")
+            yield found("animated", [name], "it has several frames or pages")
         if entry.orientation != 1:
-            yield _found("exif-rotated", [name], f"its EXIF orientation is {entry.orientation}")
+            yield found("exif-rotated", [name], f"its EXIF orientation is {entry.orientation}")
         size = f"{entry.width:,} x {entry.height:,} pixels"
         if entry.width * entry.height > ENORMOUS:
-            yield _found("enormous", [name], size)
+            yield found("enormous", [name], size)
         if min(entry.width, entry.height) < TINY and middle > 2 * TINY:
-            yield _found("tiny", [name], f"{size}; the median shorter side is {middle:,.0f}")
+            yield found("tiny", [name], f"{size}; the median shorter side is {middle:,.0f}")
 
 
 def _duplicates(folder: Path, layout: Layout, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
@@ -170,7 +185,7 @@ def _duplicates(folder: Path, layout: Layout, entries: dict[str, Entry], near: i
             if len(group) > 1:
                 yield _same(kind, group, places, f"{text} are the same")
         names = [group[0] for group in groups.values()]
-    hashes = {name: dhash for name in names if (dhash := entries[name].dhash) is not None}
+    hashes = {name: phash for name in names if (phash := entries[name].phash) is not None}
     yield from _near(hashes, places, near)
 
 
@@ -180,12 +195,12 @@ def _near(hashes_of: dict[str, int], places: _Places, near: int) -> Iterator[Fin
     listed: Counter[str] = Counter()
     for left, right in pairs:
         differ = (hashes[left] ^ hashes[right]).bit_count()
-        finding = _same("near", [names[left], names[right]], places, f"{differ} of 64 bits differ")
+        finding = _same("near", [names[left], names[right]], places, f"{differ} of {BITS} bits differ")
         listed[finding.kind] += 1
         if listed[finding.kind] <= MOST_FINDINGS:
             yield finding
     if not complete or max(listed.values(), default=0) > MOST_FINDINGS:
-        yield _found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
+        yield found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
 
 
 def _near_pairs(hashes: list[int], near: int) -> tuple[list[list[int]], bool]:
@@ -197,10 +212,10 @@ def _near_pairs(hashes: list[int], near: int) -> tuple[list[list[int]], bool]:
 
     from resnetkit.doctor.near import near_pairs
 
-    found, complete = near_pairs(np.array(hashes, dtype=np.uint64), near)
-    return found.tolist(), complete
+    close, complete = near_pairs(np.array(hashes, dtype=np.uint64), near)
+    return close.tolist(), complete
 
 
 def _same(kind: str, files: list[str], places: _Places, text: str) -> Finding:
     far = apart(places[file] for file in files)
-    return _found(f"{kind}-across-{far}" if far else kind, files, text)
+    return found(f"{kind}-across-{far}" if far else kind, files, text)

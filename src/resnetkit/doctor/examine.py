@@ -24,6 +24,7 @@ from typing import Any, Self
 from PIL import Image
 
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
+from resnetkit.doctor.thumbnail import seen_in
 from resnetkit.errors import DataError, ResnetkitError
 from resnetkit.images.budget import Stream
 from resnetkit.images.cost import bands
@@ -32,8 +33,6 @@ from resnetkit.machine.storage import sha256_file
 
 Progress = Callable[[int, int], None]
 
-FLAT = 8
-"""Grey levels, of 256, between the darkest and the lightest of 72 cells; below that, a dHash is a hash of noise."""
 CHUNK = 16
 LOOK_ROUND = 2.0
 WORTH_HELP = 5.0
@@ -90,14 +89,14 @@ def examine(path: Path) -> Entry:
 
 
 def _tell_alike_apart(folder: Path, entries: dict[str, Entry]) -> None:
-    """Hash the pixels where they may be the same: in different files, but of one size and one dHash.
+    """Hash the pixels where they may be the same: in different files, but of one size and one perceptual hash.
 
     They are few, so decoding them once more costs less than a hash of every picture's pixels.
     """
     alike = defaultdict(list)
     for name, entry in entries.items():
         if not entry.why:
-            alike[entry.width, entry.height, entry.dhash].append(name)
+            alike[entry.width, entry.height, entry.phash].append(name)
     for names in alike.values():
         if len({entries[name].sha256 for name in names}) > 1:
             for name in names:
@@ -127,7 +126,7 @@ def _hash(upright: Image.Image) -> str:
 
 def _everything(path: Path, stream: Stream) -> dict[str, Any]:
     upright = read_image(path, stream=stream)
-    seen: dict[str, Any] = {"width": upright.width, "height": upright.height, "dhash": dhash(upright)}
+    seen: dict[str, Any] = {"width": upright.width, "height": upright.height, **seen_in(upright)}
     stream.seek(0)
     seen["sha256"] = sha256_file(stream)
     seen["mark"] = mark_of(stream)
@@ -141,18 +140,6 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
             # A telephone's JPEG of several pictures is a JPEG, and only its first counts.
             seen["animated"] = image.format != "MPO" and bool(getattr(image, "is_animated", False))
     return seen
-
-
-def dhash(image: Image.Image) -> int | None:
-    """The difference hash of an image, 64 bits; None where the image is too flat to have one."""
-    cells = image.convert("L").resize((9, 8), Image.Resampling.BILINEAR).tobytes()
-    if max(cells) - min(cells) < FLAT:
-        return None
-    bits = 0
-    for position in range(71):
-        if position % 9 != 8:  # the last cell of a row has none on its right
-            bits = bits << 1 | (cells[position + 1] > cells[position])
-    return bits
 
 
 def _bits(image: Image.Image, head: bytes) -> int:

@@ -1,10 +1,8 @@
-"""Pairs of pictures that are nearly the same, by their difference hashes."""
+"""Pairs of pictures that are nearly the same, by their perceptual hashes."""
 
 import numpy as np
 
 MOST_PAIRS = 1_000_000
-
-
 MOST_COMPARISONS = 2_000_000_000
 
 

@@ -3,6 +3,7 @@
 import textwrap
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,16 +13,9 @@ Severity = Literal["error", "warning", "note"]
 
 
 ENORMOUS = 25_000_000
-
-
 TINY = 32
-
-
 FEW_IMAGES = 5
-
-
 EXAMPLES = 10
-
 
 KINDS: dict[str, tuple[Severity, str, str]] = {
     "unreadable": ("error", "cannot be read", "replace or delete them; training leaves them out"),
@@ -42,8 +36,16 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "pixels": ("warning", "same picture in two files", "keep one of each"),
     "enormous": ("warning", "more than 25 megapixels", "save smaller copies; they slow training down"),
     "tiny": ("warning", f"shorter side under {TINY} pixels", "look at them; they may be thumbnails by mistake"),
+    "low-information": ("warning", "almost without content", "look at them; delete what shows nothing"),
+    "dark": ("warning", "almost black", "look at them; delete what shows nothing"),
+    "bright": ("warning", "almost white", "look at them; delete what shows nothing"),
+    "blurry": ("warning", "blurry, even when small", "look at them; delete what cannot be recognised"),
+    "constant-channel": ("warning", "a channel that says nothing", "look at how the images were made"),
     "near": ("note", "nearly the same picture", "nothing, or keep one of each"),
     "near-incomplete": ("note", "too many near duplicates to list", "lower near, or judge by eye"),
+    "odd-size": ("note", "size unlike the others'", "look at them; they may be thumbnails or whole pages"),
+    "odd-aspect-ratio": ("note", "shape unlike the others'", "look at them; cropping loses most of a long picture"),
+    "grey": ("note", "grey among colour", "nothing, unless one class is grey: then that gives it away"),
     "wrongly-named": ("note", "name does not fit the content", "rename them; we read them by content"),
     "cmyk": ("note", "CMYK colours, for print", "nothing; they become RGB, colours may shift slightly"),
     "sixteen-bit": ("note", "more than 8 bits per channel", "nothing; they are scaled to 8 bits"),
@@ -64,6 +66,11 @@ class Finding:
     severity: Severity
     files: tuple[str, ...]
     text: str
+
+
+def found(kind: str, files: Iterable[str], text: str) -> Finding:
+    """A finding of a kind, which says how grave it is."""
+    return Finding(kind, KINDS[kind][0], tuple(files), text)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,9 @@ class Report:
         severities = Counter(finding.severity for finding in self.findings)
         told = ", ".join(f"{count:,} {name}{'s' * (count > 1)}" for name, count in severities.items())
         lines = [_fit(shown(self.folder), width)]
-        lines += _wrap(f"{self.images:,} images in {len(names):,} classes ({of_split}): {told or 'all well'}", width)
+        counted = f"{self.images:,} images in {len(names):,} classes ({of_split})"
+        line = f"{counted}: {told or 'all well'}"
+        lines += [line] if len(line) <= width else [*_wrap(counted, width), *_wrap(told or "all well", width)]
         by_kind = defaultdict(list)
         for finding in self.findings:
             by_kind[finding.kind].append(finding)
@@ -151,7 +160,7 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _example(finding: Finding, width: int) -> list[str]:
-    names = [shown(name) for name in finding.files[:EXAMPLES]]
+    names = [shown(name) if name == name.strip() else f'"{shown(name)}"' for name in finding.files[:EXAMPLES]]
     more = f" and {len(finding.files) - EXAMPLES:,} more" if len(finding.files) > EXAMPLES else ""
     line = "    " + ": ".join(filter(None, (", ".join(names) + more, finding.text)))
     if _cells(line) <= width:
