@@ -2,12 +2,17 @@
 
     uv run python benchmarks/doctor.py FOLDER
     uv run python benchmarks/doctor.py FOLDER --images 10000 --workers 2
+    uv run python benchmarks/doctor.py FOLDER --against ../former
 
 Takes images below FOLDER, links them into a temporary train/ and val/ with their classes, and plants ten copies from
 train/ in val/: five of the same bytes, five saved without loss in another format. FOLDER should hold no duplicates of
 its own, for each counts as false. A second run reads the cache. The quick part is what training does at its start: list
 the folder, scan it, compare the bytes; it has a cache of its own here. Prints one JSON object; memory is the peak
 resident size, for helpers that of the largest, by Linux's /proc.
+
+With --against, `resnetkit check FOLDER` is first timed as a whole process, by turns with that of another checkout:
+cold, without a cache, and warm. The ratio is of processor time, ours to the other's, the median of the pairs; the peak
+counts this benchmark's own 30 MiB or so where the command needs less.
 """
 
 import argparse
@@ -15,16 +20,21 @@ import json
 import os
 import resource
 import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from resnetkit.data.scan import copies, scan
-from resnetkit.data.survey import list_folder, list_images
+from resnetkit.data.survey import list_folder
+from resnetkit.data.walk import list_images
 from resnetkit.doctor.check import check
 from resnetkit.images.reading import read_image
 
 COPIES = 5
+PAIRS = 5
 
 
 def link(source: Path, target: Path) -> None:
@@ -74,12 +84,46 @@ def glance(tree: Path, cache: Path) -> tuple[float, int]:
     return time.perf_counter() - began, len(found)
 
 
+def command(checkout: Path, folder: Path, cache: Path) -> tuple[float, float]:
+    """Processor seconds and peak MiB of `resnetkit check` as a process."""
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "RESNETKIT_CACHE": str(cache)}
+    words = [sys.executable, "-m", "resnetkit", "check", str(folder)]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{checkout}: check ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def compare(folder: Path, other: Path) -> dict[str, dict[str, float]]:
+    """The command as a whole, cold and warm, ours and that of another checkout by turns."""
+    found = {"cold": [], "warm": []}
+    for _ in range(PAIRS):
+        with tempfile.TemporaryDirectory() as place:
+            for state in found:
+                sides = {"ours": Path(__file__).parents[1], "other": other}
+                found[state].append([command(side, folder, Path(place, name)) for name, side in sides.items()])
+    return {
+        state: {
+            "cpu_seconds": round(statistics.median(ours for (ours, _), _ in pairs), 2),
+            "cpu_seconds_other": round(statistics.median(theirs for _, (theirs, _) in pairs), 2),
+            "ratio": round(statistics.median(ours / theirs for (ours, _), (theirs, _) in pairs), 3),
+            "peak_mib": round(max(peak for (_, peak), _ in pairs)),
+            "peak_mib_other": round(max(peak for _, (_, peak) in pairs)),
+        }
+        for state, pairs in found.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, help="the first so many; without it, all")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--against", type=Path, help="another checkout, to compare the command as a process with")
     options = parser.parse_args()
+    compared = compare(options.folder, options.against) if options.against else None
     images = list_images(options.folder)[: options.images]
     helpers: list[int] = []
 
@@ -109,6 +153,7 @@ def main() -> None:
     result |= {"seconds_quick": round(quick[0][0], 2), "seconds_quick_again": round(quick[1][0], 2)}
     result |= {"copies_quick": quick[1][1]}
     result |= memory | {"planted": len(planted), "found": len(found), "false": false, "counts": report.counts}
+    result |= {"command": compared} if compared else {}
     print(json.dumps(result))
 
 

@@ -16,10 +16,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from resnetkit.data.batches import Batch
 from resnetkit.machine.device import Precision, choose, describe_machine
+from resnetkit.machine.ranks import ALONE
 from resnetkit.networks.resnet import build
-from resnetkit.recipes.schema import OptimRecipe
-from resnetkit.training.optim import create_optimizer
+from resnetkit.recipes.schema import Recipe
+from resnetkit.training.optim import Schedule
+from resnetkit.training.step import Stepper
 
 
 def plain_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: str) -> Callable[[], None]:
@@ -40,20 +43,19 @@ def plain_loop(model: str, images: torch.Tensor, labels: torch.Tensor, device: s
 def our_loop(
     model: str, images: torch.Tensor, labels: torch.Tensor, device: str, precision: Precision
 ) -> Callable[[], None]:
-    """What `training.py` does in a step."""
+    """The step that the product takes, with all that guards it: the norm, the finite check, the statistics kept."""
     compute = choose(device, precision)
     torch.manual_seed(0)
     net = compute.network(build(model))
-    optimizer = create_optimizer(net, OptimRecipe(nesterov=False))
-    images = compute.tensor(images).contiguous(memory_format=torch.channels_last)
+    recipe = Recipe.model_validate({"optim": {"nesterov": False, "warmup": "0%", "schedule": "constant"}})
+    schedule = Schedule(recipe.optim, total_steps=1, images=len(images), batch_size=len(images))
+    stepper = Stepper(net, recipe, schedule, compute, [], ALONE)
+    stepper.train_mode()
     labels = compute.tensor(labels)
+    batch = Batch(compute.tensor(images).contiguous(memory_format=torch.channels_last), labels, labels)
 
     def step() -> None:
-        with compute.autocast():
-            loss = F.cross_entropy(net(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        stepper(batch, 0)
 
     return step
 

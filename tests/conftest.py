@@ -1,43 +1,23 @@
-"""What tests share: small real images, a small trained run, and the command line in this process."""
+"""What tests share: a folder of pictures, a small trained run, and the command line in this process."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import resnetkit as rk
+from pictures import fill
 from resnetkit.cli.app import main
 
 torch.set_num_threads(1)
 
 TINY = {"model": {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_width": 8}}
 """Changes that make any CIFAR net small enough for a test."""
-
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
-
-
-def draw(colour: str, number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A noisy picture in which one colour prevails: easy to learn, and no two are alike."""
-    noise = np.random.default_rng([number, *colour.encode()]).integers(-40, 40, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8))
-
-
-def fill(folder: Path, count: int, colours: tuple[str, ...] = tuple(COLOURS), first: int = 0) -> Path:
-    """`count` pictures of each colour, one folder a colour."""
-    for colour in colours:
-        (folder / colour).mkdir(parents=True, exist_ok=True)
-        for number in range(first, first + count):
-            draw(colour, number).save(folder / colour / f"{number:03d}.png")
-    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,35 +29,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def in_fp32():
-    """Oracles compute in fp32: where nothing is asked for, so does what is tested, on processors with bf16 too."""
+def fp32():
+    """What is compared is computed in fp32 by default, also where the processor has bf16."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resnetkit.machine.device.has_fast_bf16", lambda _: False)
+        patch.setattr("resnetkit.machine.device.has_fast_bf16", lambda device: False)
         yield
-
-
-def png(number: int, colour: str = "red", size: tuple[int, int] = (12, 10)) -> bytes:
-    """A small picture as a file's content."""
-    stream = io.BytesIO()
-    draw(colour, number, size).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.USTAR_FORMAT) -> Path:
-    """A tar file of some names and contents."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=kind) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def samples(count: int, classes: int = 3) -> list[tuple[str, bytes]]:
-    """The members of a shard of `count` pictures, labelled 0, 1, … in turn."""
-    pairs = [((f"{i:04d}.png", png(i)), (f"{i:04d}.cls", str(i % classes).encode())) for i in range(count)]
-    return [member for pair in pairs for member in pair]
 
 
 def trained_like(name: str = "resnet20", **changes: object) -> rk.ResNet:

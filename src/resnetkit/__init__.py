@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetkit.classifier import Classifier as Classifier
+    from resnetkit.data.shards.write import shard as shard
     from resnetkit.doctor.check import check as check
+    from resnetkit.doctor.check import manifest as manifest
     from resnetkit.evaluation.evaluate import evaluate as evaluate
     from resnetkit.images.preprocess import Preprocess as Preprocess
     from resnetkit.networks.arch import Arch as Arch
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from resnetkit.prediction import predict as predict
     from resnetkit.recipes.load import load_recipe as load_recipe
     from resnetkit.recipes.schema import Recipe as Recipe
+    from resnetkit.runs.verification import verify_resume as verify_resume
+    from resnetkit.studies.laboratory import run_study as run_study
     from resnetkit.training.train import train as train
     from resnetkit.weights.hub import push as push
     from resnetkit.weights.load import create_model as create_model
@@ -36,10 +40,14 @@ _HOME = {
     "list_models": "networks.arch",
     "load": "weights.load",
     "load_recipe": "recipes.load",
+    "manifest": "doctor.check",
     "predict": "prediction",
     "push": "weights.hub",
+    "run_study": "studies.laboratory",
+    "shard": "data.shards.write",
     "summarise": "networks.summary",
     "train": "training.train",
+    "verify_resume": "runs.verification",
 }
 
 __all__ = [*sorted(_HOME)]

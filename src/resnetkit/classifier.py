@@ -37,6 +37,8 @@ class Origin:
     """A named set, or a folder, or shards."""
     validation: float | None = None
     """Share of the training images that was held out where the set itself holds out none."""
+    settings: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The recipe's section on data: how its splits were found and made."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Classifier:
         if not isinstance(data, dict):
             return Origin()
         name, share = data.get("name"), data.get("validation")
-        return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None)
+        return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None, data)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

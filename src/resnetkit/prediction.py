@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier
-from resnetkit.data.survey import list_images
+from resnetkit.data.walk import list_images
 from resnetkit.errors import DataError
 
 BATCH_SIZE = 32

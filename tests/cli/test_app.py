@@ -7,27 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import progress
 import resnetkit as rk
-from conftest import fill
+from faults import harness
+from pictures import fill
+from readme import COMMANDS_OF_THE_README
 from resnetkit.cli.app import COMMANDS
 from resnetkit.data.load import load_data
 
 TINY = ("--model.depths", 1, "--model.depths", 1, "--model.widths", 8, "--model.widths", 16)
 TINY += ("--model.strides", 1, "--model.strides", 2, "--model.stem-width", 8)
 QUICK = ("--steps", 3, *TINY)
-
-
-def command(*words: object, **settings) -> subprocess.CompletedProcess:
-    """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "resnetkit", *map(str, words)], capture_output=True, text=True, timeout=120, **settings
-    )
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -49,6 +45,44 @@ def test_help_teaches_without_importing_torch(name: str | None) -> None:
         assert f"resnetkit {name} " in done.stdout.partition("╭")[0].partition("\n")[2]
     else:
         assert all(line in done.stdout for line in COMMANDS)
+
+
+QUICK_ANSWERS = {
+    "version": (("--version",), {"pydantic"}),
+    "check": (("check", "photos", "--workers", "1"), {"pydantic"}),
+    "check --json": (("check", "photos", "--json"), {"pydantic"}),
+    "list models": (("list", "models"), set()),
+    "list recipes": (("list", "recipes"), set()),
+    "list weights": (("list", "weights"), set()),
+    "list data": (("list", "data"), set()),
+    "summary": (("summary", "resnet50"), set()),
+    "summary of a changed network": (("summary", "resnet34", "--model.shortcut", "A"), set()),
+}
+"""Commands that compute with no network, and what they leave alone beside torch and NumPy."""
+
+
+@pytest.mark.parametrize("name", QUICK_ANSWERS)
+def test_what_runs_no_network_imports_no_torch(name: str, photos: Path) -> None:
+    words, spared = QUICK_ANSWERS[name]
+    code = (
+        "import sys; from resnetkit.cli.app import main\n"
+        f"try: main({list(words)!r})\n"
+        "except SystemExit as left: assert not left.code\n"
+        f"found = {spared | {'torch', 'torchvision', 'sklearn', 'numpy'}!r} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=photos.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_list_of_commands_says_the_first_line_of_each_commands_own_help(cli) -> None:
+    """The oracle is the docstring of the imported function; the list reads it from the source."""
+    shown = " ".join(cli("--help").out.replace("│", " ").split())
+    for name in COMMANDS:
+        module = name.replace("-", "_")
+        function = getattr(import_module(f"resnetkit.cli.{module}"), f"{module}_command")
+        assert f"{name} {function.__doc__.partition(chr(10))[0]}" in shown
 
 
 def test_train_evaluate_predict_in_a_row(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,15 +267,11 @@ def test_an_unreadable_image_is_named_left_out_and_counted(photos: Path, tmp_pat
 
 def test_no_space_left_is_one_line_and_keeps_what_was_saved(tmp_path: Path) -> None:
     """The kernel itself refuses to write more than 40 kB a file, which a checkpoint of this net needs."""
-
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
-    done = command("train", "--out", tmp_path / "run", "--steps", 2, cwd=tmp_path, preexec_fn=small_files)
-    assert done.returncode == 7
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: cannot save the checkpoint in ")
-    assert "no space left. Try: free some space" in line
+    words = ("train", "--out", tmp_path / "run", "--steps", 2)
+    done = harness.run(*words, cwd=str(tmp_path), limits={resource.RLIMIT_FSIZE: 40_000})
+    assert done.code == 7
+    assert done.error.startswith("error: cannot save the checkpoint in ")
+    assert "no space left. Try: free some space" in done.error
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
@@ -249,13 +279,9 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = [sys.executable, "-m", "resnetkit", "train", "--out", str(run), "--epochs", "500", *map(str, TINY)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not list(run.glob("checkpoints/step-*")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    progress.until(lambda: list(run.glob("checkpoints/step-*")), process.pid)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = progress.finish(process)
     assert process.returncode == 130
     assert err.splitlines()[-1].endswith(f"Try: resnetkit train --resume --out {run}")
     assert "Traceback" not in err
@@ -275,7 +301,7 @@ def test_the_garbage_collector_of_a_process_that_is_not_ours_is_left_alone(cli) 
 
 
 def test_debug_shows_where_it_happened(tmp_path: Path) -> None:
-    done = command("train", "digit", "--debug")
+    done = progress.run([sys.executable, "-m", "resnetkit", "trian", "--debug"])
     assert "Traceback" in done.stderr
 
 
@@ -290,13 +316,9 @@ def test_the_version_is_the_newest_in_the_changelog() -> None:
     assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == rk.__version__
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SHELL = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-
-
-@pytest.mark.parametrize("line", [line[2:] for line in SHELL if line.startswith("$ resnetkit")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS_OF_THE_README if "verify-resume" not in line])
 def test_every_command_of_the_readme_runs(line: str, photos: Path, digits_run: Path, cli, monkeypatch, request) -> None:
-    """With smaller settings and small stand-ins for the folders that it names."""
+    """With smaller settings and small stand-ins for the folders that it names; one has a test of its own."""
     if "fashion-mnist" in line or "cifar10" in line:
         request.applymarker(pytest.mark.skipif("RESNETKIT_TEST_DATA" not in os.environ, reason="needs real data"))
     monkeypatch.chdir(photos.parent)

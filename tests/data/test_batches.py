@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data.batches import evaluation_batches, training_batches
 from resnetkit.data.load import load_data
 from resnetkit.data.order import BalancedOrder, Order

@@ -11,9 +11,11 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 import resnetkit as rk
-from conftest import TINY, draw
+from conftest import TINY
+from pictures import draw
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
+from resnetkit.data.named import default_data_root
 from resnetkit.data.splits import measure, stratified_split
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -120,6 +122,25 @@ def test_a_set_that_is_missing_says_where_to_put_it(name: str, tmp_path: Path) -
         DataError, match=rf"{name} is not complete in {tmp_path}.*Try: put .* into {tmp_path}, or leave"
     ):
         load_data(name, data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "where"),
+    [
+        ({"RESNETKIT_DATA": "/d", "RESNETKIT_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/d"),
+        ({"RESNETKIT_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c/data"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/resnetkit/data"),
+        ({"HOME": "/h"}, "/h/.cache/resnetkit/data"),
+    ],
+)
+def test_named_sets_lie_where_the_environment_says(
+    variables: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RESNETKIT_DATA", "RESNETKIT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert default_data_root() == Path(where)
 
 
 def test_a_download_that_fails_says_how_to_supply_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data import scan
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import load_data

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data.dataset import Data
 from resnetkit.data.fingerprint import Fingerprint
 from resnetkit.data.load import load_data

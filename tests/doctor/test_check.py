@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data import scan
 from resnetkit.doctor import check as doctor
 from resnetkit.doctor import examine as duplicates
 from resnetkit.doctor.check import check, manifest
-from resnetkit.doctor.examine import dhash, examine
+from resnetkit.doctor.examine import dhash, examine, hash_pixels
 from resnetkit.doctor.near import near_pairs
 from resnetkit.doctor.report import KINDS, Report
 from resnetkit.errors import DataError, UsageError
@@ -69,6 +70,8 @@ def _one_of_each(root: Path) -> dict[str, tuple[str, ...]]:
     train, val = scenes(root / "train", 24), scenes(root / "val", 6, first=100)
     cat, dog = train / "cat", train / "dog"
     (train / "empty").mkdir()
+    (cat / "@eaDir").mkdir()
+    shutil.copy(cat / "000.png", cat / "@eaDir" / "x.jpg")
     scenes(root / "spare", 1, first=300)
     (root / "spare" / "cat" / "300.png").rename(root / "300.png")
     (root / "spare" / "dog" / "300.png").unlink()
@@ -130,6 +133,7 @@ def _one_of_each(root: Path) -> dict[str, tuple[str, ...]]:
         "alpha": ("train/cat/glass.png",),
         "animated": ("train/cat/film.gif",),
         "exif-rotated": ("train/cat/turned.jpg",),
+        "left-out": ("train/cat/@eaDir/x.jpg",),
         "ignored": ("notes.txt",),
     }
 
@@ -243,10 +247,37 @@ def test_a_copy_turned_by_exif_has_the_same_pixels(tmp_path: Path) -> None:
     assert len(report.findings) == 2
 
 
+def test_only_pictures_that_may_be_the_same_are_decoded_twice(tmp_path: Path, monkeypatch) -> None:
+    scenes(tmp_path, 5)
+    Image.open(tmp_path / "cat" / "000.png").save(tmp_path / "cat" / "same.bmp")
+    (tmp_path / "dog" / "copy.png").write_bytes((tmp_path / "dog" / "000.png").read_bytes())
+    again, real = [], duplicates.hash_pixels
+    monkeypatch.setattr(duplicates, "hash_pixels", lambda path: again.append(path.name) or real(path))
+    for _ in range(2):  # the second time from the cache
+        report = look(tmp_path, cache=tmp_path / "cache")
+        assert files_of(report, "pixels") == [("cat/000.png", "cat/same.bmp")]
+        assert files_of(report, "exact") == [("dog/000.png", "dog/copy.png")]
+    assert again == ["000.png", "same.bmp"]
+
+
+def test_a_picture_that_is_gone_when_its_pixels_are_asked_for_is_unreadable(tmp_path: Path, monkeypatch) -> None:
+    scenes(tmp_path, 5)
+    Image.open(tmp_path / "cat" / "000.png").save(tmp_path / "cat" / "same.bmp")
+    real = duplicates.hash_pixels
+
+    def vanish(path: Path) -> str:
+        path.with_name("same.bmp").unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(duplicates, "hash_pixels", vanish)
+    report = look(tmp_path)
+    assert [(finding.files, finding.text) for finding in report.findings] == [(("cat/same.bmp",), "no such file")]
+
+
 def test_the_same_numbers_in_another_shape_are_another_picture(tmp_path: Path) -> None:
     draw("red", 0, (48, 40)).save(tmp_path / "a.png")
     Image.fromarray(np.asarray(draw("red", 0, (48, 40))).reshape(48, 40, 3)).save(tmp_path / "b.png")
-    assert examine(tmp_path / "a.png").pixels != examine(tmp_path / "b.png").pixels
+    assert hash_pixels(tmp_path / "a.png") != hash_pixels(tmp_path / "b.png")
 
 
 def test_malformed_exif_breaks_nothing(tmp_path: Path) -> None:
@@ -284,6 +315,24 @@ def test_near_pairs_equal_those_of_the_plain_double_loop() -> None:
         assert complete
         assert pairs.tolist() == plain
         assert len(plain) > 10
+
+
+def test_few_hashes_are_compared_as_many_are(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    hashes = [int(value) for value in rng.integers(0, 2**63, 200, dtype=np.uint64)]
+    flips = [0b10101, 0b1111]  # three bits are near, four are not
+    hashes += [each ^ flips[number % 2] << number % 59 for number, each in enumerate(hashes[:50])]
+    few, all_of_few = doctor._near_pairs(hashes, 3)
+    monkeypatch.setattr(doctor, "FEW_HASHES", 0)
+    assert doctor._near_pairs(hashes, 3) == (few, all_of_few)
+    assert len(few) == 25
+
+
+def test_a_dhash_is_the_bits_of_a_row_wise_comparison_in_numpy() -> None:
+    for number in range(20):
+        picture = scene(number)
+        cells = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BILINEAR))
+        assert dhash(picture) == int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
 
 
 def test_near_pairs_of_100_000_hashes_take_seconds_not_hours() -> None:

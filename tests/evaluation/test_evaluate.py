@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torchvision import transforms
 
 import resnetkit as rk
-from conftest import TINY, draw, fill
+from conftest import TINY
+from pictures import draw, fill
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
 from resnetkit.errors import DataError, UsageError

@@ -24,8 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from progress import StalledError, Watch, everyone, tree
+
 GRACE = 10.0
-"""Seconds after which a process that has lost its parent counts as an orphan."""
+"""Seconds that a process which has lost its parent may sleep, or work, before it counts as an orphan."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Case:
     env: dict[str, str | None] = field(default_factory=dict)
     """None removes a variable."""
     cwd: str | None = None
-    seconds: float = 60.0
+    asleep: float = 60.0
+    """Seconds that it may sleep before it counts as hanging; see `progress`."""
     limits: dict[int, int] = field(default_factory=dict)
     """Of the `resource` module."""
     out: int | None = None
@@ -57,6 +60,7 @@ class Ended:
     out: str
     err: str
     seconds: float
+    """Of processor time, which is the same on a busy machine."""
     hung: bool
     orphans: float
     """Seconds until the last of its children was gone; infinite where one was left."""
@@ -108,7 +112,7 @@ def wait(child: int) -> Ended:
     ended = warm().ask("wait", child)
     assert not ended.hung, f"it hangs:\n{ended.err}"
     assert "Traceback" not in ended.err, ended.err
-    assert ended.orphans < GRACE, f"processes were left over:\n{ended.err}"
+    assert ended.orphans < float("inf"), f"processes were left over:\n{ended.err}"
     return ended
 
 
@@ -133,23 +137,27 @@ class _Child:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
-        self.began = time.monotonic()
         self.pid = os.fork()
 
     def wait(self) -> Ended:
         hung = False
+        watch = Watch(lambda: tree(self.pid), asleep=self.case.asleep)
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 break
-            if not hung and time.monotonic() - self.began > self.case.seconds:
+            try:
+                watch.look()
+            except StalledError:
                 hung = True
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.002)
-        seconds = time.monotonic() - self.began
         ended = time.monotonic()
-        while (left := _session(self.pid)) and time.monotonic() - ended < GRACE:
-            time.sleep(0.05)
+        watch = Watch(lambda: left, asleep=GRACE, work=GRACE)
+        with contextlib.suppress(StalledError):
+            while left := _session(self.pid):
+                watch.look()
+                time.sleep(0.02)
         orphans = time.monotonic() - ended
         for each in left:
             with contextlib.suppress(ProcessLookupError):
@@ -160,7 +168,7 @@ class _Child:
             os.waitstatus_to_exitcode(status),
             out,
             err,
-            seconds,
+            usage.ru_utime + usage.ru_stime,
             hung,
             float("inf") if left else orphans,
             usage.ru_maxrss * 1024,
@@ -209,14 +217,7 @@ class _Child:
 
 def _session(leader: int) -> list[int]:
     """Living processes of a child's session."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                state, _, _, session = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == leader and state != "Z":
-                    found.append(int(entry))
-    return found
+    return [pid for pid, seen in everyone().items() if seen.session == leader and seen.alive]
 
 
 def serve() -> int:

@@ -5,6 +5,7 @@ batch and file-system call under the run's folder. The order is the same wheneve
 """
 
 import contextlib
+import ctypes
 import errno
 import functools
 import itertools
@@ -12,6 +13,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -186,16 +188,61 @@ def tear(run: Path, name: str) -> None:
     os.write = write
 
 
+def before_step(which: int | None, act: Callable[[], object]) -> None:
+    """Do something before one step of training, or before each; the network and the files are not counted."""
+    from resnetkit.training.step import Stepper
+
+    take = Stepper.__call__
+
+    def step(self: Stepper, batch: Any, number: int) -> Any:
+        if which in (number, None):
+            act()
+        return take(self, batch, number)
+
+    Stepper.__call__ = step
+
+
+def wait_to_be_asked() -> None:
+    """Wait until somebody has asked this process to stop, which goes on then."""
+    while not signal.getsignal(signal.SIGTERM).__self__.number:
+        time.sleep(0.01)
+
+
+def small_disk(place: Path, size: str, copy: Path) -> Callable[[], None]:
+    """A folder is a disk of its own of so many bytes, that of this process only; at the end all on it is copied."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    new_namespaces = 0x10000000 | 0x00020000  # CLONE_NEWUSER | CLONE_NEWNS of <linux/sched.h>
+    if libc.unshare(new_namespaces):
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path("/proc/self", name).write_text(line)
+    if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, f"size={size}".encode()):
+        raise OSError(ctypes.get_errno(), "mount")
+    return lambda: shutil.copytree(place, copy) and None
+
+
 def kill_a_worker() -> None:
     """One of the processes that decode images."""
     for child in multiprocessing.active_children()[:1]:
         os.kill(child.pid, signal.SIGKILL)
 
 
+def kill_unseen(run: Path, number: int) -> None:
+    """As `kill`; and processes that decode would look for themselves whether their parent is there in an hour only."""
+    from torch.utils.data._utils import worker
+
+    worker.MP_STATUS_CHECK_INTERVAL = 3600.0
+    at(run, number, kill)
+
+
 def hang_in_a_worker(after: int) -> None:
     """A process that decodes images does not come back, as where a network disk has gone."""
+    from torch.utils.data import _utils
+
     from resnetkit.data import splits
 
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.5  # so long PyTorch waits for each such process before it ends it
     original, owner, calls = splits.read_image, os.getpid(), itertools.count()
 
     def read(*arguments: Any) -> Any:

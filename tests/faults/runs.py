@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import safetensors.torch
 import tomli_w
 import torch
 
-from conftest import draw
 from faults import plants
 from faults.harness import run
+from pictures import draw
+from resnetkit.machine.storage import sha256
 from resnetkit.runs import checkpoint
 
 NET = {
@@ -89,6 +91,26 @@ def whole(variant: str, home: Path, **changes: Any) -> Path:
         ended = run(direct=begin(variant, home, out, **changes))
         assert ended.code == 0, ended.err
     return out
+
+
+def stopped(home: Path) -> Path:
+    """The folder of a run with two checkpoints, of steps 6 and 9, and no result yet; a new copy each time."""
+    copy = home / "damaged"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole("memory", home), copy)
+    shutil.rmtree(copy / "model")
+    return copy
+
+
+def sign(folder: Path) -> None:
+    """Make a manifest that fits what now lies in the folder: whoever can write there can do that as well."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"] = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+        for path in folder.iterdir()
+        if path.name != "manifest.json"
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def points(variant: str, home: Path) -> list[str]:

@@ -12,24 +12,15 @@ import safetensors.torch
 import torch
 
 from faults.harness import run
-from faults.runs import assert_same, begin, same_tensors, whole
+from faults.runs import assert_same, begin, same_tensors, sign, stopped, whole
 from resnetkit.errors import CheckpointError
 from resnetkit.machine.storage import sha256
 from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
-from weights.test_tensorfile import NAMES, payloads
+from weights.malicious import NAMES, payloads
 
 Harm = Callable[[Path, Path], None]
 """Does something to the newest checkpoint; the other path is that of the older one."""
-
-
-def stopped(home: Path) -> Path:
-    """The folder of a run with two checkpoints, of steps 6 and 9, and no result yet; a new copy each time."""
-    copy = home / "damaged"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(whole("memory", home), copy)
-    shutil.rmtree(copy / "model")
-    return copy
 
 
 def is_equal(found: Checkpoint, expected: Checkpoint) -> bool:
@@ -38,17 +29,6 @@ def is_equal(found: Checkpoint, expected: Checkpoint) -> bool:
     for group, tensors in found.tensors.items():
         same_tensors(tensors, expected.tensors[group])
     return True
-
-
-def sign(folder: Path) -> None:
-    """Make a manifest that fits what now lies in the folder: whoever can write there can do that as well."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["files"] = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
-        for path in folder.iterdir()
-        if path.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_two_hundred_flipped_bits_and_fifty_cuts_are_never_used(home: Path) -> None:
@@ -225,7 +205,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(name: str, home: Path) -> No
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore")
 def test_malicious_checkpoints_are_refused_and_not_executed(name: str, home: Path) -> None:
-    """In the place of the model, and with a manifest that is right. As --weights: tests/test_tensorfile.py."""
+    """In the place of the model, and with a manifest that is right. As --weights: tests/weights/test_tensorfile.py."""
     out = stopped(home)
     content = payloads(home / "canary", bomb=name == "zip bomb")[name]
     for folder in (out / "checkpoints").iterdir():

@@ -1,7 +1,6 @@
 """T12: a save that cannot be written costs nothing but itself; what had been saved stays, and training goes on."""
 
 import errno
-import os
 import re
 import shutil
 import subprocess
@@ -98,31 +97,21 @@ def test_a_line_of_the_journal_is_there_whole_or_not_at_all(home: Path) -> None:
     assert_same(out, whole("memory", home))
 
 
-MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && '
-
-
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs a small disk of its own")
 def test_on_a_real_disk_that_is_full_the_last_checkpoint_stays(home: Path) -> None:
-    if subprocess.run(["unshare", "-Urm", "sh", "-c", MOUNT + "true", "-", "8k", str(home)], check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "none", home]
+    if subprocess.run(["unshare", "-Urm", *mount], check=False).returncode:
         pytest.skip("not permitted here")
-    settings = begin("memory", home, home / "disk" / "run")
-    (home / "disk").mkdir()
-    train = [sys.executable, "-m", "resnetkit", "train", "--recipe", settings["recipe"], "--out", settings["out"]]
-    script = MOUNT + 'shift 2; "$@"; code=$?; cp -r disk/run copy; exit $code'
-    done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", script, "-", "260k", "disk", *train],
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 7, done.stderr
-    assert "no space left. Try: free some space and run again with --resume" in done.stderr
-    found, damaged = checkpoint.newest(home / "copy" / "checkpoints")
+    disk, copy = home / "disk", home / "copy" / "run"
+    disk.mkdir()
+    plant = partial(plants.small_disk, disk, "260k", home / "copy")
+    done = run(direct=begin("memory", home, disk / "run"), plant=plant)
+    assert done.code == 7, done.err
+    assert "no space left. Try: free some space and run again with --resume" in done.err
+    assert list(disk.iterdir()) == []  # here it is a folder like any other, and empty
+    found, damaged = checkpoint.newest(copy / "checkpoints")
     assert found is not None
     assert damaged == []
-    assert (home / "copy" / "metrics.jsonl").read_bytes()[-1:] in (b"", b"\n")
-    settings = begin("memory", home, home / "copy")
-    assert run(direct=settings | {"resume": True}).code == 0
-    assert_same(home / "copy", whole("memory", home))
+    assert (copy / "metrics.jsonl").read_bytes()[-1:] in (b"", b"\n")
+    assert run(direct=begin("memory", home, copy) | {"resume": True}).code == 0
+    assert_same(copy, whole("memory", home))

@@ -11,8 +11,7 @@ import pytest
 
 from faults import plants
 from faults.harness import run
-from faults.runs import begin, rows, whole
-from faults.test_damage import sign, stopped
+from faults.runs import begin, rows, sign, stopped, whole
 from resnetkit.errors import UsageError
 from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import OnResume, Recipe, keys_on_resume

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import draw
+from pictures import draw
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import Preprocess, to_tensor
 from resnetkit.randomness import uniform
@@ -103,3 +103,4 @@ def test_single_images_are_drawn_from_epoch_and_index_alone() -> None:
     assert first.shape == (3, 12, 12)
     in_memory = augment.pixels(to_tensor(image), 0, 7)
     assert in_memory.shape == (3, 12, 12)
+    assert torch.equal(in_memory, first)  # whether the set was small enough to be held or not

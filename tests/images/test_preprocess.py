@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from conftest import draw
+from pictures import draw
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, to_tensor
 from resnetkit.images.reading import check_header, read_image
@@ -38,6 +38,38 @@ def test_batches_in_memory_are_resized_as_files_are() -> None:
     one = preprocess.pixels(image).int()
     many = preprocess.batch(to_tensor(image).unsqueeze(0))[0].int()
     assert (one - many).abs().max() <= 1
+    assert torch.equal(one, many)
+    crops = preprocess.ten_crops_batch(to_tensor(image).unsqueeze(0))[0]
+    assert torch.equal(preprocess.ten_crops(image), crops)
+
+
+SEEN = [(8, None), (28, None), (32, None), (96, None), (224, 256), (24, 16)]
+"""Sizes of the named sets and of the recipes (`image_size`, `resize`), and a crop that is larger than the picture."""
+
+
+@pytest.mark.parametrize(("size", "resize"), SEEN)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_every_small_picture_is_the_same_from_a_file_and_in_memory(
+    size: int, resize: int | None, interpolation: str
+) -> None:
+    """All sides from 1 to 64; the larger sizes by squares and by pictures of 45, for time."""
+    ours = Preprocess(size, (0.5,) * 3, (0.5,) * 3, resize, interpolation)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    theirs = v2.Resize(resize or size, interpolation=v2.InterpolationMode(interpolation))
+    sides = range(1, 65)
+    for width in sides:
+        for height in sides if size < 96 and interpolation == "bilinear" else {width, 45}:
+            image = Image.fromarray(noise[:height, :width].copy())
+            file = ours.pixels(image)
+            memory = ours.batch(to_tensor(image).unsqueeze(0))[0]
+            assert file.shape == (3, size, size)
+            assert torch.equal(file, memory), (width, height)
+            assert ours._resized(image).size == theirs(image).size, (width, height)
+
+
+def test_a_set_of_the_right_size_is_handed_through() -> None:
+    pixels = torch.randint(0, 256, (4, 3, 28, 28), dtype=torch.uint8)
+    assert Preprocess(28, (0.5,) * 3, (0.5,) * 3).batch(pixels) is pixels
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -71,7 +103,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(read_image(tmp_path / name, 1)), (ramp >> 8).astype(np.uint8))
 
 
-@pytest.mark.parametrize(("low", "high", "kind"), [(0, 1, "float32"), (-1, 9, "int32"), (0, 65536, "int32")])
+@pytest.mark.parametrize(
+    ("low", "high", "kind"), [(-1, 9, "float32"), (0, 256, "float32"), (-1, 9, "int32"), (0, 65536, "int32")]
+)
 def test_numbers_without_a_range_are_refused(low: int, high: int, kind: str, tmp_path: Path) -> None:
     Image.fromarray(np.linspace(low, high, 64).astype(kind).reshape(8, 8)).save(tmp_path / "f.tiff")
     with pytest.raises(DataError, match=r"f.tiff: its numbers have no declared range"):

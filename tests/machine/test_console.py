@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import resnetkit as rk
-from conftest import TINY, samples, write_tar
+from conftest import TINY
+from pictures import samples, write_tar
 from resnetkit.data.load import load_data
 from resnetkit.machine.console import Reporter, download_bar
 

@@ -84,7 +84,7 @@ def test_a_study_goes_on_row_by_row_and_ends_in_a_page(
     assert again.answer == outcome.answer
     assert repr(again.results) == repr(outcome.results)  # a figure that is not a number equals itself nowhere else
     with pytest.raises(UsageError, match="another study"):
-        run_study(name, out=out)
+        run_study(name, out=out, data_root=tmp_path)
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import resnetkit as rk
-from conftest import TINY, fill
+from conftest import TINY
+from pictures import fill
 from resnetkit.errors import DataError
 from resnetkit.recipes.load import load_recipe
 from resnetkit.studies.fit import PAPER, fit, stacked
@@ -19,7 +20,9 @@ def test_a_fit_says_what_the_saved_model_scores_and_is_trained_once(tmp_path: Pa
     assert done.end["top1"] == rk.evaluate(done.classifier, "digits")["top1"]
     assert [line["epoch"] for line in done.epochs] == pytest.approx([1, 2], abs=0.05)
     written = (tmp_path / "one" / "model" / "model.safetensors").stat().st_mtime_ns
-    assert fit(place, "one", epochs=2, seed=3, **TINY).epochs == done.epochs
+    again = fit(place, "one", epochs=2, seed=3, **TINY)
+    assert again.epochs == done.epochs
+    assert again.classifier.compute == done.classifier.compute
     assert (tmp_path / "one" / "model" / "model.safetensors").stat().st_mtime_ns == written
 
 

@@ -172,7 +172,7 @@ def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkey
             )
     work = tmp_path / "study" / "work"
     for fault, fields in NETWORKS.items():
-        saved = rk.load(str(work / f"{fault}-seed0"))
+        saved = rk.load(str(work / f"{fault}-seed0"), precision="fp32")
         assert {name: getattr(saved.network.arch, name) for name in fields} == fields
         (line,) = (
             each
@@ -180,7 +180,7 @@ def test_rows_hold_every_fault_and_go_by_the_saved_models(tmp_path: Path, monkey
             if (each["fault"], each["way"], each["measure"]) == (fault, "tutorial", "new task")
         )
         assert line["value"] == rk.evaluate(saved, "digits")["top1"]
-    borrowed = rk.load(str(work / "borrowed-seed0"))
+    borrowed = rk.load(str(work / "borrowed-seed0"), precision="fp32")
     assert borrowed.classes == ("0", "1", "2", "3", "4", "5")
     old = next(each for each in outcome.results if each["measure"] == "old task")
     assert old["value"] == rk.evaluate(replace(borrowed), str(work / "borrowed"))["top1"]

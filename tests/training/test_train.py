@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
+import progress
 import resnetkit as rk
-from conftest import TINY, draw, fill
+from conftest import TINY
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.order import Order
 from resnetkit.data.splits import Images, class_weights
@@ -234,7 +235,7 @@ def test_digits_recipe_keeps_its_promise(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # tests run on one thread
+@pytest.mark.timeout(7200)  # tests run on one thread
 @pytest.mark.skipif("RESNETKIT_TEST_DATA" not in os.environ, reason="needs Fashion-MNIST under RESNETKIT_TEST_DATA")
 def test_fashion_mnist_recipe_beats_the_tutorials_figure(tmp_path: Path) -> None:
     root = os.environ["RESNETKIT_TEST_DATA"]
@@ -244,7 +245,7 @@ def test_fashion_mnist_recipe_beats_the_tutorials_figure(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_resnet_1202_trains_within_six_gibibytes(tmp_path: Path) -> None:
     """The paper's deepest net, at the paper's batch of 128, in a process of its own."""
     code = (
@@ -253,7 +254,7 @@ def test_resnet_1202_trains_within_six_gibibytes(tmp_path: Path) -> None:
         " image_size=32), model=dict(name='resnet1202', depths=(200,) * 3, widths=(16, 32, 64), stem_width=16))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    done = progress.run([sys.executable, "-c", code], work=3000)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 6 * 2**20
 

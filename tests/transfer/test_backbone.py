@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import fill, trained_like
+from conftest import trained_like
+from pictures import fill
 from resnetkit.data.load import load_data
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute, choose, has_fast_bf16

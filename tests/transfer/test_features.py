@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import draw, fill, trained_like
+from conftest import trained_like
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -162,6 +163,15 @@ def test_images_in_memory_have_features_too(tmp_path: Path) -> None:
     found = get(trained_like(), split, tmp_path / "store")
     assert found.values.shape == (5, 1, 64)
     assert get(trained_like(), split, tmp_path / "store").computed == 0
+
+
+def test_a_file_that_vanishes_is_lost_and_the_others_are_not(files: Files, tmp_path: Path) -> None:
+    whole = get(trained_like(), files, tmp_path / "store")
+    files.paths[5].unlink()
+    found = get(trained_like(), files, tmp_path / "store")
+    assert found.lost == {str(files.paths[5]): "No such file or directory"}
+    assert np.array_equal(found.values, np.delete(whole.values, 5, axis=0))
+    assert found.labels.tolist() == np.delete(whole.labels, 5).tolist()
 
 
 def test_unreadable_files_are_named_and_have_no_features(files: Files, tmp_path: Path) -> None:

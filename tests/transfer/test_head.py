@@ -14,12 +14,13 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 import resnetkit as rk
-from conftest import fill
+from pictures import draw, fill
 from resnetkit.errors import UsageError
 from resnetkit.evaluation.intervals import wilson
 from resnetkit.recipes.schema import OptimRecipe
 from resnetkit.runs import checkpoint
 from resnetkit.runs.folder import open_run
+from resnetkit.training import train as training
 from resnetkit.training.optim import parameter_groups
 from resnetkit.transfer import head as transfer
 from resnetkit.transfer.features import Features
@@ -208,6 +209,25 @@ def test_the_head_recipe_learns_and_the_backbone_does_not_drift(tmp_path: Path, 
     evaluated = json.loads(cli("evaluate", tmp_path / "a", tmp_path / "photos" / "val", "--json").out)
     assert evaluated["top1"] == 100
     assert evaluated["loss"] == pytest.approx(report["loss"], rel=1e-3)
+
+
+def test_files_that_vanish_before_their_features_are_counted_as_unreadable(
+    photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """One to learn from and one to be scored on, both there when the folder was listed."""
+    draw("red", 0, (70, 66)).save(photos / "train" / "red" / "000.png")  # of another size: nothing is kept in memory
+    real = training.load_data
+
+    def losing(*arguments, **options):
+        data = real(*arguments, **options)
+        data.train.paths[3].unlink()
+        data.validation.paths[4].unlink()
+        return data
+
+    monkeypatch.setattr(training, "load_data", losing)
+    settings = {"model": {"name": "resnet20", "weights": "none", "stem": "cifar"}, "data": {"image_size": 24}}
+    done = rk.train(photos, recipe="head", out=tmp_path / "run", quiet=True, **settings)
+    assert (done.metrics["count"], done.metrics["unreadable"]) == (8, 2)
 
 
 def test_from_the_cache_nothing_is_imported_that_is_not_needed(photos: Path, tmp_path: Path) -> None:

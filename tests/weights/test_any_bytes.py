@@ -20,7 +20,7 @@ from resnetkit.machine.device import choose
 from resnetkit.machine.documents import validated
 from resnetkit.weights.foreign import HuggingFaceImages, HuggingFaceModel, Timm
 from resnetkit.weights.hints import read_classes
-from resnetkit.weights.naming import fit
+from resnetkit.weights.naming import match_arch
 from resnetkit.weights.pickles import read_pickle
 from resnetkit.weights.tensorfile import read_tensors
 
@@ -65,7 +65,7 @@ def _read(file: Path) -> None:
     with contextlib.suppress(ResnetkitError):
         found = read_tensors(file)
         assert all(isinstance(value, torch.Tensor) for value in found.tensors.values())
-        fit(found.tensors, file=file)
+        match_arch(found.tensors, file=file)
 
 
 @FEW
@@ -132,7 +132,7 @@ PARTS = st.sampled_from(
 def test_any_names_and_shapes_are_a_network_or_refused(names: dict, first: list, headless: bool) -> None:
     tensors = {name: torch.zeros(shape) for name, shape in names.items()} | {"conv1.weight": torch.zeros(first)}
     with contextlib.suppress(ResnetkitError):
-        fit(tensors, file="f", headless=headless)
+        match_arch(tensors, file="f", headless=headless)
 
 
 @FEW

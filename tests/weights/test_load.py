@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import resnetkit as rk
-from conftest import fill
+from pictures import fill
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from resnetkit.networks.arch import Arch

@@ -6,10 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
-from networks.test_resnet import D2LNet, TutorialNet
+from networks.independent import D2LBlock, D2LNet, TutorialNet
 from resnetkit.errors import CheckpointError
 from resnetkit.networks.resnet import ResNet, build
-from resnetkit.weights.naming import adapt_input, fit
+from resnetkit.weights.naming import adapt_input, match_arch
 
 
 def randomise(net: nn.Module) -> nn.Module:
@@ -23,7 +23,7 @@ def randomise(net: nn.Module) -> nn.Module:
 
 
 def same_answers(tensors: dict, theirs: nn.Module, image: torch.Tensor, model: str | None = None, expect=None):
-    found = fit(tensors, file="f", model=model)
+    found = match_arch(tensors, file="f", model=model)
     ours = ResNet(found.arch).eval()
     ours.load_state_dict(found.tensors)
     with torch.inference_mode():
@@ -119,8 +119,6 @@ def _d2l_blocks() -> list[nn.Sequential]:
 
 @pytest.fixture
 def restore_d2l_block():
-    from networks.test_resnet import D2LBlock
-
     before = D2LBlock.forward
     yield
     D2LBlock.forward = before
@@ -157,8 +155,8 @@ def test_a_cifar_stem_is_read_off_the_kernel() -> None:
 
 def test_what_the_tensors_cannot_say_is_said() -> None:
     tensors = dict(build("resnet20").state_dict())
-    assert "also fit plain20" in fit(tensors, file="f").notes[-1]
-    assert fit(tensors, file="f", model="plain20").model == "plain20"
+    assert "also fit plain20" in match_arch(tensors, file="f").notes[-1]
+    assert match_arch(tensors, file="f", model="plain20").model == "plain20"
 
 
 def test_a_network_that_is_not_filled_whole_is_refused_with_the_nearest() -> None:
@@ -166,24 +164,24 @@ def test_a_network_that_is_not_filled_whole_is_refused_with_the_nearest() -> Non
     with pytest.raises(
         CheckpointError, match=r"do not fill resnet20 in f: missing nothing; unexpected .*and .* more.*--model resnet56"
     ):
-        fit(tensors, file="f", model="resnet20")
+        match_arch(tensors, file="f", model="resnet20")
     tensors = dict(build("resnet50").state_dict())
     del tensors["layer3.1.conv2.weight"], tensors["layer1.0.bn1.bias"]
     with pytest.raises(
         CheckpointError, match=r"do not fill resnet50.*missing layer1.0.bn1.bias, layer3.1.conv2.weight; unexp"
     ):
-        fit(tensors, file="f")
+        match_arch(tensors, file="f")
     tensors = dict(build("resnet18").state_dict()) | {"layer4.1.se.weight": torch.zeros(2, 2)}
     with pytest.raises(CheckpointError, match=r"unexpected layer4.1.se.weight. Try: the nearest network is resnet18"):
-        fit(tensors, file="f")
+        match_arch(tensors, file="f")
     with pytest.raises(CheckpointError, match="not the weights of a ResNet"):
-        fit(dict(timm.create_model("vgg11", num_classes=2).state_dict()), file="f")
+        match_arch(dict(timm.create_model("vgg11", num_classes=2).state_dict()), file="f")
     tensors = dict(build("resnet18").state_dict())
     tensors["layer1.0.conv1.weight"] = torch.zeros(64, 64, 5, 5)
     with pytest.raises(
         CheckpointError, match=r"unexpected layer1.0.conv1.weight \(64, 64, 5, 5\) for \(64, 64, 3, 3\)"
     ):
-        fit(tensors, file="f")
+        match_arch(tensors, file="f")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7])

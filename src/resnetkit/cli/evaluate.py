@@ -29,6 +29,7 @@ def evaluate_command(
     data_root: DataRoot = None,
     crops: Literal[1, 10] = 1,
     batch_size: int = 256,
+    include_seen: Annotated[bool, Parameter(negative="")] = False,
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -44,6 +45,7 @@ def evaluate_command(
       --std 0.229,0.224,0.225 --size 32
 
     Of a set it scores the test split; of a folder test/, or else val/; of a folder of class folders, all images.
+    Pictures that the run has learnt from are left out, also in a copy of its folder.
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def evaluate_command(
         10 averages over corners, centre and their mirror images, as the paper's tables do.
     batch_size
         Images at a time. It changes the speed only.
+    include_seen
+        Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
     """
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
@@ -67,6 +71,7 @@ def evaluate_command(
         batch_size=batch_size,
         workers=workers,
         crops=crops,
+        include_seen=include_seen,
         reporter=Reporter(),
     )
     unreadable: dict[str, str] = report["unreadable"]
@@ -79,6 +84,8 @@ def evaluate_command(
             f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
             f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
         )
+        if report["seen"]:
+            print(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:
             print(f"{len(unreadable)} images could not be read and are not counted.")
     return 9 if strict and unreadable else 0

@@ -70,7 +70,7 @@ def _weights_rows() -> Rows:
         {
             "name": name,
             "top1": weights.top1,
-            "pixels": weights.preprocess.size,
+            "pixels": weights.size,
             "source": weights.source,
             "licence": weights.licence,
             "cached": "yes" if weights.cached().is_file() else "no",

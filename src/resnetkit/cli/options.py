@@ -12,12 +12,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 
 from resnetkit.errors import UsageError
-from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.hints import Hints, read_classes
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
-Changes = Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS, consume_multiple=True)]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto takes bf16 where it is native.")]
 DataRoot = Annotated[Path | None, Parameter(help="Where named sets lie; nothing is downloaded there.")]

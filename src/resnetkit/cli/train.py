@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Changes, DataRoot, Json, Strict, importing, print_json
+from resnetkit.cli.options import RECIPE_KEYS, DataRoot, Json, Strict, importing, print_json
 from resnetkit.machine.torchrun import place
+from resnetkit.recipes.schema import Recipe
 
 
 def train_command(
@@ -22,7 +23,7 @@ def train_command(
     data_root: DataRoot = None,
     json_output: Json = False,
     strict: Strict = False,
-    changes: Changes = None,
+    changes: Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> int:
     """Train a network on a named set or on a folder of images.
 

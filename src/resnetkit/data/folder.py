@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
+from resnetkit.data.holdout import complete
 from resnetkit.data.scan import Entry, apart, copies, scan, shown
-from resnetkit.data.splits import Files, Images, Split, complete, listed_files
-from resnetkit.data.survey import IMBALANCE, list_folder, twins
+from resnetkit.data.splits import Files, Images, Split, listed_files
+from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder, twins
 from resnetkit.data.unreadable import too_many
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
@@ -33,9 +34,15 @@ _COPIES = {
 }
 
 
+def named_splits(settings: DataRecipe) -> dict[str, str]:
+    """The splits whose folders a recipe names."""
+    named = {"train": settings.train_folder, "validation": settings.validation_folder, "test": settings.test_folder}
+    return {split: name for split, name in named.items() if name is not None}
+
+
 def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     """A folder of images with one folder a class; `whole` takes it as one test split. Raises `DataError` (code 3)."""
-    listing = list_folder(folder)
+    listing = list_folder(folder, named_splits(settings))
     if not whole:
         refuse_single(folder, listing.classes)
     paths = [path for members, _ in listing.splits.values() for path in members]
@@ -46,12 +53,12 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     _refuse_unreadable(folder, splits, unreadable, len(entries), share)
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
-    found, splits = set(splits), complete(splits, settings.validation)
-    notes = []
+    found, splits = set(splits), complete(splits, settings.validation, folder, settings.group_by)
+    notes = list(describe_left_out(listing.left_out, folder))
     if "all" in found:
         notes.append(
             f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
-            f"{len(splits['test'])} for the test, stratified (train on {len(splits['train'])})"
+            f"{len(splits['test'])} for the test, of every class (train on {len(splits['train'])})"
         )
     elif "validation" in splits.keys() - found:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
@@ -158,5 +165,5 @@ def _into_memory(splits: dict[str, Files], entries: dict[Path, Entry]) -> tuple[
                     damaged[split.name(position)] = outcome
                 else:
                     good.append(position)
-        loaded[name] = Images(pixels, split.labels).take(np.array(good, dtype=np.int64))
+        loaded[name] = Images(pixels, split.labels, split).take(np.array(good, dtype=np.int64))
     return loaded, damaged

@@ -1,20 +1,18 @@
-"""The named sets: digits, Fashion-MNIST, CIFAR, ImageNet."""
+"""The named sets: digits, Fashion-MNIST, CIFAR, ImageNet. To know their names takes no torch."""
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
-import torch
-
-from resnetkit.data.dataset import Data
-from resnetkit.data.folder import load_folder
-from resnetkit.data.splits import Files, Images, hold_out
 from resnetkit.errors import DataError
 from resnetkit.machine.storage import user_cache
-from resnetkit.recipes.schema import DataRecipe
+
+if TYPE_CHECKING:
+    from resnetkit.data.dataset import Data
+    from resnetkit.data.splits import Files
+    from resnetkit.recipes.schema import DataRecipe
 
 
 def default_data_root() -> Path:
@@ -23,9 +21,14 @@ def default_data_root() -> Path:
     return Path(root) if root else user_cache() / "data"
 
 
-def _digits(_root: Path | None, settings: DataRecipe) -> Data:
+def _digits(_root: Path | None, settings: "DataRecipe") -> "Data":
     """1,797 handwritten digits, 8x8 grey, from scikit-learn: 20 % test, `validation` of the rest to choose by."""
+    import numpy as np
+    import torch
     from sklearn.datasets import load_digits
+
+    from resnetkit.data.dataset import Data
+    from resnetkit.data.splits import Images, hold_out
 
     values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     grey = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
@@ -35,9 +38,13 @@ def _digits(_root: Path | None, settings: DataRecipe) -> Data:
     return Data("digits", tuple(str(digit) for digit in range(10)), train, validation, test, channels=1)
 
 
-def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | None, DataRecipe], Data]:
-    def load(root: Path | None, settings: DataRecipe) -> Data:
+def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | None, "DataRecipe"], "Data"]:
+    def load(root: Path | None, settings: "DataRecipe") -> "Data":
+        import torch
         from torchvision import datasets
+
+        from resnetkit.data.dataset import Data
+        from resnetkit.data.splits import Images, hold_out
 
         make = getattr(datasets, kind)
         where = root or default_data_root()
@@ -64,8 +71,11 @@ def _short(error: Exception) -> str:
     return str(reason).partition("\n")[0].rstrip(".")[:200]
 
 
-def _imagenet(root: Path | None, settings: DataRecipe) -> Data:
+def _imagenet(root: Path | None, settings: "DataRecipe") -> "Data":
     """ILSVRC 2012, folders train/ and val/ with one for each synset. Its validation images are the test split here."""
+    from resnetkit.data.folder import load_folder
+    from resnetkit.data.splits import hold_out
+
     folder = (root or default_data_root()) / "imagenet"
     if not folder.is_dir():
         raise DataError(
@@ -82,7 +92,7 @@ def _imagenet(root: Path | None, settings: DataRecipe) -> Data:
     return replace(data, train=fit, validation=held)
 
 
-NAMED_SETS: dict[str, Callable[[Path | None, DataRecipe], Data]] = {
+NAMED_SETS: dict[str, Callable[[Path | None, "DataRecipe"], "Data"]] = {
     "digits": _digits,
     "fashion-mnist": _from_torchvision(
         "fashion-mnist", "FashionMNIST", "the four files train-images-idx3-ubyte … under FashionMNIST/raw/"

@@ -19,7 +19,8 @@ from typing import TypeVar
 import PIL
 
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import Stream, check_header, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.reading import check_header, read_file, read_image
 from resnetkit.machine.storage import replace_file, sha256, sha256_file, user_cache
 
 AUTO = Path()
@@ -51,7 +52,7 @@ class Entry:
     sha256: str = ""
     """Of the file's bytes, in hexadecimal; empty where only the header was read."""
     pixels: str = ""
-    """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them; empty if not decoded."""
+    """SHA-256 of width, height and the upright RGB pixels, as `read_image` gives them; empty where not needed."""
     dhash: int | None = None
     """64 bits, each whether a cell of the 9 x 8 thumbnail is lighter than the one left of it; None for a flat image."""
     mode: str = ""

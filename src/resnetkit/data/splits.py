@@ -6,7 +6,7 @@ decoded when needed, and so are `Shards` (`data.shards.read`).
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -20,11 +20,15 @@ from torch import Tensor
 from resnetkit.data.scan import Entry
 from resnetkit.data.survey import Listing
 from resnetkit.errors import DataError, UsageError
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import read_image, with_image
+from resnetkit.machine.storage import sha256
 from resnetkit.randomness import key
 
 SPLIT_SEED = 0
 """Splits that have to be made depend on it alone, so that runs with other seeds are scored on the same images."""
+
+
+Seen = TypeVar("Seen")
 
 
 class Split(Protocol):
@@ -59,6 +63,14 @@ class Split(Protocol):
         Raises `DataError` (exit code 3).
         """
 
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a decoded picture. Threads take turns where memory is too small for all of them.
+
+        Raises `DataError` (exit code 3).
+        """
+
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some images, int64, (N,)."""
 
@@ -70,6 +82,9 @@ class Split(Protocol):
 
     def describe(self) -> str:
         """How many of what, for people."""
+
+    def contents(self) -> np.ndarray:
+        """A number for each image that only its content decides, int64 (N,); empty where that is not known."""
 
     def entries(self, split: str, root: Path) -> np.ndarray:
         """For the fingerprint: two numbers for each name and content, int64 (N, 2).
@@ -86,6 +101,8 @@ class Images:
     """uint8, (N, C, H, W)."""
     labels: Tensor
     """int64, (N,)."""
+    files: "Files | None" = None
+    """Where they were read from, where that was files."""
 
     bounds = None
 
@@ -95,11 +112,12 @@ class Images:
     def take(self, positions: np.ndarray) -> "Images":
         """The images at `positions`, in that order."""
         chosen = torch.from_numpy(positions)
-        return Images(self.pixels[chosen], self.labels[chosen])
+        files = self.files.take(positions) if self.files is not None else None
+        return Images(self.pixels[chosen], self.labels[chosen], files)
 
     def name(self, index: int) -> str:
-        """Its number: an image in memory has no other name."""
-        return str(index)
+        """The file it is from, or its number where it has no other name."""
+        return self.files.name(index) if self.files is not None else str(index)
 
     def content(self, index: int) -> bytes:
         """The pixels of an image."""
@@ -108,6 +126,12 @@ class Images:
     def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:  # noqa: ARG002
         """A picture of as many channels as all of them have."""
         return Image.fromarray(self.pixels[index].permute(1, 2, 0).squeeze(2).numpy())
+
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a picture."""
+        return use(self.image(index, channels, content))
 
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some images, int64, (N,)."""
@@ -124,6 +148,12 @@ class Images:
     def describe(self) -> str:
         """A count, with the size in pixels."""
         return f"{len(self):,} images of {self.pixels.shape[-1]} x {self.pixels.shape[-2]} px in memory"
+
+    def contents(self) -> np.ndarray:
+        """What tells one image from another: of its file, or of its pixels."""
+        if self.files is not None:
+            return self.files.contents()
+        return np.array([key("pixels", sha256(self.content(index))) for index in range(len(self))], dtype=np.int64)
 
     def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
         """Of each image its pixels, for it has no name, and its label."""
@@ -167,6 +197,12 @@ class Files:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
         return read_image(self.paths[index], channels, BytesIO(content) if content is not None else None)
 
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a decoded picture, in one go. Raises `DataError` (exit code 3)."""
+        return with_image(self.paths[index], use, channels, BytesIO(content) if content is not None else None)
+
     def labels_at(self, indices: np.ndarray) -> Tensor:
         """Labels of some files, int64, (N,)."""
         return self.labels[torch.from_numpy(indices)]
@@ -182,6 +218,10 @@ class Files:
     def describe(self) -> str:
         """A count."""
         return f"{len(self):,} files"
+
+    def contents(self) -> np.ndarray:
+        """Size and both ends of each file."""
+        return self.marks
 
     def entries(self, split: str, root: Path) -> np.ndarray:
         """Of each file its path, and its size, label and both ends, as the scan has seen them.
@@ -242,17 +282,6 @@ def listed_files(listing: Listing, entries: Mapping[Path, Entry]) -> dict[str, F
         everything = Files(tuple(paths), torch.tensor(labels, dtype=torch.int64), marks)
         splits[name] = everything.take(np.array(good, dtype=np.int64))
     return splits
-
-
-def complete(splits: Mapping[str, Held], share: float) -> dict[str, Held]:
-    """The splits of a folder with those that it lacks: train, validation and test of "all", validation of "train"."""
-    whole = dict(splits)
-    if "all" in whole:
-        rest, whole["test"] = hold_out(whole.pop("all"), share)
-        whole["train"], whole["validation"] = hold_out(rest, share)
-    elif "train" in whole and "validation" not in whole:
-        whole["train"], whole["validation"] = hold_out(whole["train"], share)
-    return whole
 
 
 def class_weights(split: Split, classes: int) -> Tensor:

@@ -1,36 +1,63 @@
-"""A folder of images on disk: which splits it has, which classes, which files. It lists names and opens no file.
+"""A folder of images on disk: which splits it has, which classes, which files. It lists names and opens no picture.
 
-Layouts: `photos/CLASS/*.jpg`, or `photos/train/CLASS/*.jpg` beside `val/` or `test/` or both.
+Layouts: `photos/CLASS/*.jpg`; `photos/train/CLASS/*.jpg` beside `val/` or `test/` or both, under any of their usual
+names; `photos/CLASS/train/*.jpg`. What cannot be understood is refused with the line that says what was seen; whatever
+is left out is counted, by reason.
 """
 
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnetkit.errors import DataError
+from resnetkit.data import filenames
+from resnetkit.data.walk import HIDDEN, NO_IMAGE, Found, files_in, hidden_folders, subfolders, walk
+from resnetkit.errors import DataError, UsageError
 
-SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
-    ("val", "valid", "validation"), "validation"
-)
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".heic", ".heif"}
-"""HEIC cannot be decoded; it is listed so that nobody's telephone pictures are passed over in silence."""
+SPLIT_FOLDERS = filenames.SPLIT_OF_WORD
 LAYOUT = "one folder for each class, such as cats/ and dogs/, in the folder itself or in its train/ and val/"
 IMBALANCE = 10
 """Images of the largest class for each of the smallest: above that, training is worth a word."""
+FLAGS = {"train": "--data.train-folder", "validation": "--data.validation-folder", "test": "--data.test-folder"}
+SEEN = 3
+"""Folders that a message names before it says that there are more."""
+
+NO_CLASS, NO_LABEL = "in no class folder", "in a split that has no class folders"
+BESIDE, OWN = "in folders beside the splits", "in the folder of a run"
+"""Reasons for which whole folders are passed over."""
+
+
+Members = dict[str, dict[str, list[Path]]]
+Folders = dict[tuple[str, str], Path]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds, whether it can be used or not. The keys are "train", "validation", "test", or "all"."""
+    """What a folder holds, whether it can be used or not. The splits are "train", "validation", "test", or "all"."""
 
-    roots: dict[str, Path]
-    members: dict[str, dict[str, list[Path]]]
-    """For each split and class, the images."""
+    root: Path
+    members: Members
+    """For each split and class, the images, sorted."""
+    folders: Folders
+    """For each split and class, where its images lie."""
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+    """Files that are passed over, by the reason."""
+
+    def place(self, split: str, name: str) -> Path:
+        """Where the images of a class lie in a split, or should."""
+        if (split, name) in self.folders:
+            return self.folders[split, name]
+        return next((place.parent for (other, _), place in self.folders.items() if other == split), self.root) / name
+
+    def images(self) -> Iterator[tuple[str, str, Path]]:
+        """Split, class and path of every image."""
+        for split, of in self.members.items():
+            for name, paths in of.items():
+                for path in paths:
+                    yield split, name, path
 
 
 @dataclass(frozen=True)
@@ -39,48 +66,250 @@ class Listing:
 
     classes: tuple[str, ...]
     splits: dict[str, tuple[list[Path], list[int]]]
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
 
 
-def survey(folder: Path) -> Layout:
-    """The splits and classes of a folder. Raises `DataError` (exit code 3) where a folder cannot be read."""
+def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
+    """The splits and classes of a folder.
+
+    `named` says which subfolder is which split ("." is the folder itself); the others are found by their names.
+    Raises `DataError` (exit code 3) where a folder cannot be read or its layout can be taken in two ways, `UsageError`
+    (exit code 2) where `named` names a folder that is not there.
+    """
     if not folder.is_dir():
         why = "it is a file" if folder.exists() else "no such folder"
         raise DataError("cannot read the images", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
     try:
-        roots = {SPLIT_FOLDERS[child.name.lower()]: child for child in subfolders(folder) if is_split(child)}
-        if "train" not in roots:
-            roots = roots or {"all": folder}
-        members = {
-            split: {child.name: list_images(child) for child in subfolders(root)} for split, root in roots.items()
-        }
+        return _Surveyor(folder, dict(named or {})).layout()
     except OSError as error:
         raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
-    return Layout(roots, members)
 
 
-def list_folder(folder: Path) -> Listing:
+class _Surveyor:
+    """Looks at one folder: first at what its subfolders are called, then at what is in them."""
+
+    def __init__(self, folder: Path, named: dict[str, str]) -> None:
+        self.folder, self.named = folder, named
+        self.left_out: dict[str, list[Path]] = defaultdict(list)
+        self._walked: dict[Path, Found] = {}
+        self.children = [child for child in subfolders(folder) if not self._is_own(child)]
+
+    def layout(self) -> Layout:
+        top = files_in(self.folder)
+        for reason, paths in top.left_out.items():
+            self.left_out[reason] += paths
+        self.left_out[NO_CLASS] += top.images
+        for hidden in hidden_folders(self.folder):
+            self.left_out[HIDDEN] += files_in(hidden).images
+        roots = self._given() or self._splits()
+        if roots:
+            members, folders = self._of_splits(roots)
+        else:
+            members, folders = self._of_classes()
+        left_out = {reason: sorted(paths) for reason, paths in self.left_out.items() if paths}
+        return Layout(self.folder, members, folders, left_out)
+
+    def _given(self) -> dict[str, Path]:
+        """The splits that the caller names, and those beside them that their names tell."""
+        roots = {}
+        for split, name in self.named.items():
+            roots[split] = self.folder / name
+            if not roots[split].is_dir():
+                raise UsageError(
+                    f"{FLAGS[split]} {name} cannot be",
+                    file=self.folder,
+                    why="there is no such folder",
+                    remedy=_some(child.name for child in self.children) or "a folder in it",
+                )
+        taken = {root.resolve() for root in roots.values()}
+        if roots and self.folder.resolve() not in taken:
+            for split, found in self._candidates().items():
+                others = [child for child in found if child.resolve() not in taken and self._classes(child)]
+                if split not in roots and len(others) == 1:
+                    roots[split] = others[0]
+        return roots
+
+    def _candidates(self) -> dict[str, list[Path]]:
+        """Subfolders that are called like a split. More words than that count where two splits share them."""
+        spoken = {child: filenames.split_of(child.name) for child in self.children}
+        by_rest: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for found in spoken.values():
+            if found is not None:
+                by_rest[found[1]].add(found[0])
+        candidates: dict[str, list[Path]] = defaultdict(list)
+        for child, found in spoken.items():
+            if found is not None and (not found[1] or len(by_rest[found[1]]) > 1):
+                candidates[found[0]].append(child)
+        return candidates
+
+    def _splits(self) -> dict[str, Path]:
+        """The splits by their names; nothing where the subfolders are classes. Refuses what may be either."""
+        candidates = self._candidates()
+        with_classes = {
+            split: [child for child in found if self._classes(child)] for split, found in candidates.items()
+        }
+        with_classes = {split: found for split, found in with_classes.items() if found}
+        if not with_classes:
+            flat = [found[0] for found in candidates.values() if files_in(found[0]).images]
+            if len(flat) > 1:
+                raise DataError(
+                    "the splits have no class folders",
+                    file=self.folder,
+                    why=f"the images of {_names(flat)} lie in no folder that says what they are",
+                    remedy=f"{flat[0].name}/CLASS/ and {flat[1].name}/CLASS/, a folder for each class",
+                )
+            return {}
+        for split, found in with_classes.items():
+            if len(found) > 1:
+                raise DataError(
+                    f"there are two folders for one split ({split})",
+                    file=self.folder,
+                    why=f"{_names(found)} may be either",
+                    remedy=f"{FLAGS[split]} {found[0].name}, or rename one",
+                )
+        roots = {split: found[0] for split, found in with_classes.items()}
+        others = [child for child in self.children if child not in roots.values() and self._walk(child).images]
+        classes_beside = [child for child in others if filenames.split_of(child.name) is None]
+        if len(roots) == 1 and classes_beside and len(self._flat_splits(candidates, roots)) == 0:
+            split, root = next(iter(roots.items()))
+            raise DataError(
+                f"{root.name}/ may be a split or a class",
+                file=self.folder,
+                why=f"it holds the folders {_names(self._classes(root))}, and beside it is {_names(classes_beside)}",
+                remedy=f"{FLAGS[split]} {root.name} if it is the split, or --data.train-folder . if it is a class",
+            )
+        return roots
+
+    def _flat_splits(self, candidates: dict[str, list[Path]], roots: dict[str, Path]) -> list[Path]:
+        return [child for found in candidates.values() for child in found if child not in roots.values()]
+
+    def _walk(self, folder: Path) -> Found:
+        if folder not in self._walked:
+            self._walked[folder] = walk(folder)
+        return self._walked[folder]
+
+    def _classes(self, folder: Path) -> list[Path]:
+        """Folders in a folder that hold images."""
+        return [child for child in subfolders(folder) if self._walk(child).images]
+
+    def _of_splits(self, roots: dict[str, Path]) -> tuple[Members, Folders]:
+        members: Members = {}
+        folders: Folders = {}
+        taken = {root.resolve() for root in roots.values()}
+        for split, root in roots.items():
+            members[split] = {}
+            for child in subfolders(root):
+                if child.resolve() in taken or self._is_own(child):
+                    continue
+                members[split][child.name] = self._take(child)
+                folders[split, child.name] = child
+            if root != self.folder:
+                self.left_out[NO_CLASS] += files_in(root).images
+        if self.folder.resolve() not in taken:
+            for child in self.children:
+                if child.resolve() not in taken and not any(child in root.parents for root in roots.values()):
+                    reason = NO_LABEL if filenames.split_of(child.name) else BESIDE
+                    self.left_out[reason] += self._walk(child).images
+        return members, folders
+
+    def _of_classes(self) -> tuple[Members, Folders]:
+        self._refuse_masks()
+        self._refuse_wrapper()
+        inside = {child: self._splits_inside(child) for child in self.children if self._walk(child).images}
+        if inside and any(inside.values()):
+            if not all(inside.values()):
+                has = next(child for child, found in inside.items() if found)
+                lacks = next(child for child, found in inside.items() if not found)
+                raise DataError(
+                    "some classes are split and some are not",
+                    file=self.folder,
+                    why=f"{has.name}/ holds {_names(inside[has].values())}, and {lacks.name}/ does not",
+                    remedy="train/CLASS/ and test/CLASS/, or the images of a class in one folder",
+                )
+            members: Members = defaultdict(dict)
+            folders: Folders = {}
+            for child, found in inside.items():
+                for split, place in found.items():
+                    members[split][child.name] = self._take(place)
+                    folders[split, child.name] = place
+            return dict(members), folders
+        classes = {child.name: self._take(child) for child in self.children}
+        return {"all": classes}, {("all", child.name): child for child in self.children}
+
+    def _splits_inside(self, child: Path) -> dict[str, Path]:
+        """The splits that a class folder is cut into, where all of its images lie in such: cats/train, cats/test."""
+        found: dict[str, Path] = {}
+        for place in self._classes(child):
+            spoken = filenames.split_of(place.name)
+            if spoken is None or spoken[1] or spoken[0] in found:
+                return {}
+            found[spoken[0]] = place
+        return found if "train" in found and len(found) > 1 and not files_in(child).images else {}
+
+    def _refuse_masks(self) -> None:
+        masks = [child for child in self.children if child.name.lower() in filenames.MASK_FOLDERS]
+        pictures = [child for child in self.children if child.name.lower() in filenames.PICTURE_FOLDERS]
+        if masks and pictures and len(self.children) == len(masks) + len(pictures):
+            raise DataError(
+                "these folders are no classes",
+                file=self.folder,
+                why=f"{_names(pictures)} and {_names(masks)} look like pictures and what was drawn over them",
+                remedy=f"a folder with {LAYOUT}",
+            )
+
+    def _refuse_wrapper(self) -> None:
+        """`photos/photos/cats`, as archives are unpacked: the folder inside is the one that is meant."""
+        holding = [child for child in self.children if self._walk(child).images]
+        if len(holding) == 1 and len(inner := self._classes(holding[0])) > 1 and not files_in(holding[0]).images:
+            raise DataError(
+                f"there is one class only ({holding[0].name})",
+                file=self.folder,
+                why=f"it holds folders of its own: {_names(inner)}",
+                remedy=f"{holding[0]}, if these are the classes",
+            )
+
+    def _take(self, folder: Path) -> list[Path]:
+        found = self._walk(folder)
+        for reason, paths in found.left_out.items():
+            self.left_out[reason] += paths
+        return sorted(found.images)
+
+    def _is_own(self, folder: Path) -> bool:
+        """Whether a folder is a run, or the folder in which runs are; what it holds was never there to learn from."""
+        if not any(_is_run(place) for place in (folder, *subfolders(folder))):
+            return False
+        self.left_out[OWN] += self._walk(folder).images
+        return True
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.toml").is_file() and (folder / "metrics.jsonl").is_file()
+
+
+def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing:
     """A folder's classes and the images of each split. Raises `DataError` (exit code 3), naming what is expected."""
-    layout = survey(folder)
-    roots, members = layout.roots, layout.members
+    layout = survey(folder, named)
+    members = layout.members
     found = {name for classes in members.values() for name, paths in classes.items() if paths}
     if not found:
-        flat = list_images(folder)
+        flat = layout.left_out.get(NO_CLASS, [])
         why = f"its {len(flat)} images are in no class folder" if flat else "it holds no image"
         raise DataError("there is nothing to learn", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
     for split in ("train", "all"):
-        for name, paths in members.get(split, {}).items():
-            if not paths:
-                raise DataError(
-                    "a class folder holds no image", file=roots[split] / name, remedy="add some, or remove the folder"
-                )
+        empty = [layout.folders[split, name] for name, paths in members.get(split, {}).items() if not paths]
+        if empty:
+            others = f"so do {_names(empty[1:])}" if empty[1:] else None
+            remedy = "add some, or remove the folder" + "s" * bool(empty[1:])
+            raise DataError("a class folder holds no image", file=empty[0], why=others, remedy=remedy)
     if "train" in members:
         names = {name for name, paths in members["train"].items() if paths}
         if strangers := sorted(found - names):
+            home = next(iter(place for (split, _), place in layout.folders.items() if split == "train")).parent
             raise DataError(
                 f"the training split has no image of {', '.join(strangers[:5])}",
-                file=roots["train"],
+                file=home,
                 why="another split holds that class",
-                remedy=f"add images to {roots['train'] / strangers[0]}, or take the class out",
+                remedy=f"add images to {home / strangers[0]}, or take the class out",
             )
     classes = tuple(sorted(found))
     label_of = {name: label for label, name in enumerate(classes)}
@@ -88,44 +317,20 @@ def list_folder(folder: Path) -> Listing:
     for split, of in members.items():
         pairs = [(path, label_of[name]) for name in classes for path in of.get(name, [])]
         splits[split] = ([path for path, _ in pairs], [label for _, label in pairs])
-    return Listing(classes, splits)
+    return Listing(classes, splits, layout.left_out)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted; hidden files and links back to a folder above are left out."""
-    seen, images, waiting = set(), [], [os.fspath(folder)]
-    while waiting:
-        place = waiting.pop()
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.name.startswith((".", "__MACOSX")):
-                    continue
-                if _is_folder(entry):
-                    waiting.append(entry.path)
-                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or "." not in entry.name:
-                    images.append(Path(entry.path))
-    return sorted(images)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: reading it will name it
-        return False
-
-
-def is_split(folder: Path) -> bool:
-    """Whether a folder is named like a split and holds class folders."""
-    return folder.name.lower() in SPLIT_FOLDERS and any(True for _ in subfolders(folder))
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith((".", "__")))
+def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterator[str]:
+    """A line for each reason: how many files are passed over, and the first of them."""
+    for reason, paths in left_out.items():
+        first = os.path.relpath(paths[0], root)
+        kinds = ""
+        if reason == NO_IMAGE:
+            counts: dict[str, int] = defaultdict(int)
+            for path in paths:
+                counts[path.suffix.lower()] += 1
+            kinds = f" ({', '.join(f'{count:,} {suffix}' for suffix, count in sorted(counts.items())[:5])})"
+        yield f"{len(paths):,} files {reason}{kinds}, such as {first}"
 
 
 def twins(names: Iterable[str]) -> list[list[str]]:
@@ -134,3 +339,12 @@ def twins(names: Iterable[str]) -> list[list[str]]:
     for name in sorted(names):
         alike[re.sub(r"\s", "", unicodedata.normalize("NFC", name).casefold())].append(name)
     return [group for group in alike.values() if len(group) > 1]
+
+
+def _names(folders: Iterable[Path]) -> str:
+    return _some(f"{folder.name}/" for folder in folders)
+
+
+def _some(names: Iterable[str]) -> str:
+    known = list(names)
+    return ", ".join(known[:SEEN]) + (f" and {len(known) - SEEN} more" if len(known) > SEEN else "")

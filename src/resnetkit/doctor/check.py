@@ -1,27 +1,28 @@
 """The image-folder doctor: what in a folder of images stops training, spoils its scores, or is worth knowing.
 
-It reads every image once and changes nothing. Files are named relative to the folder.
+It reads every image and changes nothing. Files are named relative to the folder.
 """
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.survey import IMAGE_SUFFIXES, IMBALANCE, LAYOUT, Layout, list_images, subfolders, survey, twins
+from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey, twins
+from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.examine import read_entries
-from resnetkit.doctor.near import near_pairs
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report
 from resnetkit.errors import DataError, UsageError
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
+
+FEW_HASHES = 1000
+"""So many are compared pair by pair sooner than NumPy is imported."""
 
 
 _Places = dict[str, tuple[str, str]]
@@ -37,7 +38,7 @@ def check(
     near: int = 3,
     cache: Path | None = AUTO,
 ) -> Report:
-    """Read every image of a folder once, and report what is wrong with files, classes and splits. Changes nothing.
+    """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
 
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
@@ -75,48 +76,15 @@ def manifest(
     return _read(folder, _survey(folder), progress, workers, cache)
 
 
-@dataclass(frozen=True)
-class _Survey(Layout):
-    outside: list[Path]
-    ignored: list[Path]
-
-    def images(self) -> Iterator[tuple[str, str, Path]]:
-        for split, of in self.members.items():
-            for name, paths in of.items():
-                for path in paths:
-                    yield split, name, path
-
-
-def _survey(folder: Path) -> _Survey:
-    """The layout, and what lies beside it."""
+def _survey(folder: Path) -> Layout:
     layout = survey(folder)
-    try:
-        outside = [path for place in {folder, *layout.roots.values()} for path in place.iterdir() if _is_image(path)]
-        if "all" not in layout.roots:
-            strangers = [child for child in subfolders(folder) if child not in layout.roots.values()]
-            outside += [path for child in strangers for path in list_images(child) if _is_image(path)]
-    except OSError as error:
-        raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
-    if not outside and not any(paths for of in layout.members.values() for paths in of.values()):
+    if not any(paths for of in layout.members.values() for paths in of.values()) and not layout.left_out.get(NO_CLASS):
         remedy = f"a folder with {LAYOUT}"
         raise DataError("there is nothing to learn", file=folder, why="it holds no image", remedy=remedy)
-    return _Survey(layout.roots, layout.members, sorted(outside), sorted(_others(folder)))
+    return layout
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _others(folder: Path) -> Iterator[Path]:
-    """Files that are neither images nor hidden."""
-    for place, below, names in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith((".", "__"))]
-        for name in names:
-            if not name.startswith(".") and "." in name and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                yield Path(place, name)
-
-
-def _read(folder: Path, layout: _Survey, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+def _read(folder: Path, layout: Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
     paths = [path for _, _, path in layout.images()]
     return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
 
@@ -125,20 +93,23 @@ def _found(kind: str, files: Iterable[str], text: str) -> Finding:
     return Finding(kind, KINDS[kind][0], tuple(files), text)
 
 
-def _layout_findings(folder: Path, layout: _Survey) -> Iterator[Finding]:
+def _layout_findings(folder: Path, layout: Layout) -> Iterator[Finding]:
     def name_of(path: Path) -> str:
         return os.path.relpath(path, folder)
 
-    for path in layout.outside:
-        yield _found("outside-classes", [name_of(path)], "it is in no class folder")
-    for path in layout.ignored:
-        yield _found("ignored", [name_of(path)], "it is not an image")
+    for reason, paths in layout.left_out.items():
+        if reason == NO_IMAGE:
+            yield from (_found("ignored", [name_of(path)], "it is not an image") for path in paths)
+        elif reason in (NO_CLASS, NO_LABEL, BESIDE):
+            yield from (_found("outside-classes", [name_of(path)], f"it is {reason}") for path in paths)
+        else:
+            yield _found("left-out", [name_of(path) for path in paths], f"{len(paths):,} files {reason}")
     with_images = {name for of in layout.members.values() for name, paths in of.items() if paths}
     if len(with_images) == 1:
         yield _found("one-class", sorted(with_images), "there is nothing to tell apart")
     for split, of in layout.members.items():
         for name in sorted(of.keys() | with_images):
-            where = name_of(layout.roots[split] / name)
+            where = name_of(layout.place(split, name))
             if name not in of:
                 yield _found("missing-class", [where], f"the {split} split has no image of the class")
             elif not of[name]:
@@ -147,7 +118,7 @@ def _layout_findings(folder: Path, layout: _Survey) -> Iterator[Finding]:
         yield _found("class-twins", group, "the names differ in case, spaces or Unicode form only")
     for split in ("train", "all"):
         members = layout.members.get(split, {}).items()
-        yield from _sizes({name_of(layout.roots[split] / name): len(paths) for name, paths in members if paths})
+        yield from _sizes({name_of(layout.place(split, name)): len(paths) for name, paths in members if paths})
 
 
 def _sizes(sizes: dict[str, int]) -> Iterator[Finding]:
@@ -187,33 +158,47 @@ def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
             yield _found("tiny", [name], f"{size}; the median shorter side is {middle:,.0f}")
 
 
-def _duplicates(folder: Path, layout: _Survey, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
+def _duplicates(folder: Path, layout: Layout, entries: dict[str, Entry], near: int) -> Iterator[Finding]:
     """Each pair in its strongest kind: copies by the first of them, same pixels by the first of those."""
     places = {os.path.relpath(path, folder): (split, name) for split, name, path in layout.images()}
     names = [name for name in sorted(entries) if not entries[name].why]
     for kind, key, text in (("exact", "sha256", "the bytes"), ("pixels", "pixels", "the pixels, not the bytes,")):
         groups = defaultdict(list)
         for name in names:
-            groups[getattr(entries[name], key)].append(name)
+            groups[getattr(entries[name], key) or name].append(name)
         for group in groups.values():
             if len(group) > 1:
                 yield _same(kind, group, places, f"{text} are the same")
         names = [group[0] for group in groups.values()]
-    yield from _near([name for name in names if entries[name].dhash is not None], entries, places, near)
+    hashes = {name: dhash for name in names if (dhash := entries[name].dhash) is not None}
+    yield from _near(hashes, places, near)
 
 
-def _near(names: list[str], entries: dict[str, Entry], places: _Places, near: int) -> Iterator[Finding]:
-    hashes = np.array([entries[name].dhash for name in names], dtype=np.uint64)
-    pairs, complete = near_pairs(hashes, near)
+def _near(hashes_of: dict[str, int], places: _Places, near: int) -> Iterator[Finding]:
+    names, hashes = list(hashes_of), list(hashes_of.values())
+    pairs, complete = _near_pairs(hashes, near)
     listed: Counter[str] = Counter()
-    for left, right in pairs.tolist():
-        differ = int(hashes[left] ^ hashes[right]).bit_count()
+    for left, right in pairs:
+        differ = (hashes[left] ^ hashes[right]).bit_count()
         finding = _same("near", [names[left], names[right]], places, f"{differ} of 64 bits differ")
         listed[finding.kind] += 1
         if listed[finding.kind] <= MOST_FINDINGS:
             yield finding
     if not complete or max(listed.values(), default=0) > MOST_FINDINGS:
         yield _found("near-incomplete", [], f"there are more than {MOST_FINDINGS:,} pairs; the first are listed")
+
+
+def _near_pairs(hashes: list[int], near: int) -> tuple[list[list[int]], bool]:
+    """As `near_pairs`. Of few hashes, every pair is compared, without NumPy."""
+    if len(hashes) <= FEW_HASHES:
+        pairs = combinations(enumerate(hashes), 2)
+        return [[left, right] for (left, a), (right, b) in pairs if (a ^ b).bit_count() <= near], True
+    import numpy as np
+
+    from resnetkit.doctor.near import near_pairs
+
+    found, complete = near_pairs(np.array(hashes, dtype=np.uint64), near)
+    return found.tolist(), complete
 
 
 def _same(kind: str, files: list[str], places: _Places, text: str) -> Finding:

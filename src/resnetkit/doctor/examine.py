@@ -1,4 +1,4 @@
-"""What every image file holds, read once by several processes and remembered, and which files hold the same picture.
+"""What every image file holds, read by several processes and remembered, and which files hold the same picture.
 
 Helpers are plain programs that talk JSON over pipes. A forked process would inherit the locks of torch's threads; those
 of `multiprocessing` import the caller's script again and leave a tracker behind. A helper that a damaged file kills is
@@ -13,18 +13,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image
 
 from resnetkit.data.scan import AUTO, Entry, Memory, mark_of, stamp_of, values_of
 from resnetkit.errors import DataError, ResnetkitError
-from resnetkit.images.reading import FORMATS, Stream, orientation, read_file, read_image
+from resnetkit.images.budget import Stream
+from resnetkit.images.cost import bands
+from resnetkit.images.reading import FORMATS, orientation, read_file, read_image, with_image
 from resnetkit.machine.storage import sha256_file
 
 Progress = Callable[[int, int], None]
@@ -59,7 +62,7 @@ def read_entries(
     entries, todo = {}, []
     for name, path in zip(names, paths, strict=True):
         entry = memory.recall(name, stamp_of(path))
-        if entry is not None and entry.pixels:
+        if entry is not None and entry.mode:  # more than its header was read
             entries[name] = entry
         else:
             todo.append((name, path))
@@ -70,6 +73,7 @@ def read_entries(
         for (name, _), entry in zip(todo, fresh, strict=True):
             entries[name] = entry
             report(len(entries), len(paths))
+        _tell_alike_apart(folder, entries)
     finally:  # whoever stops half-way need not begin again
         fresh.close()
         memory.keep(memory.entries | entries if len(entries) < len(paths) else entries)
@@ -85,12 +89,45 @@ def examine(path: Path) -> Entry:
         return Entry(*stamp, why=error.reason)
 
 
+def _tell_alike_apart(folder: Path, entries: dict[str, Entry]) -> None:
+    """Hash the pixels where they may be the same: in different files, but of one size and one dHash.
+
+    They are few, so decoding them once more costs less than a hash of every picture's pixels.
+    """
+    alike = defaultdict(list)
+    for name, entry in entries.items():
+        if not entry.why:
+            alike[entry.width, entry.height, entry.dhash].append(name)
+    for names in alike.values():
+        if len({entries[name].sha256 for name in names}) > 1:
+            for name in names:
+                entries[name] = _with_pixels(folder / name, entries[name])
+
+
+def _with_pixels(path: Path, entry: Entry) -> Entry:
+    if entry.pixels:
+        return entry
+    try:
+        return replace(entry, pixels=hash_pixels(path))
+    except DataError as error:  # it was readable a moment ago
+        return Entry(*entry.stamp, why=error.why or error.what)
+
+
+def hash_pixels(path: Path) -> str:
+    """`Entry.pixels` of a file. Raises `DataError` (exit code 3) where it cannot be read."""
+    return with_image(path, _hash)
+
+
+def _hash(upright: Image.Image) -> str:
+    pixels = hashlib.sha256(f"{upright.width}x{upright.height};".encode())
+    for box in bands(*upright.size):  # all bytes at once would be two more copies of a large picture
+        pixels.update(upright.crop(box).tobytes())
+    return pixels.hexdigest()
+
+
 def _everything(path: Path, stream: Stream) -> dict[str, Any]:
     upright = read_image(path, stream=stream)
-    width, height = upright.size
-    pixels = hashlib.sha256(f"{width}x{height};".encode())
-    pixels.update(upright.tobytes())
-    seen: dict[str, Any] = {"width": width, "height": height, "pixels": pixels.hexdigest(), "dhash": dhash(upright)}
+    seen: dict[str, Any] = {"width": upright.width, "height": upright.height, "dhash": dhash(upright)}
     stream.seek(0)
     seen["sha256"] = sha256_file(stream)
     seen["mark"] = mark_of(stream)
@@ -108,10 +145,14 @@ def _everything(path: Path, stream: Stream) -> dict[str, Any]:
 
 def dhash(image: Image.Image) -> int | None:
     """The difference hash of an image, 64 bits; None where the image is too flat to have one."""
-    cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), dtype=np.int16)
-    if cells.max() - cells.min() < FLAT:
+    cells = image.convert("L").resize((9, 8), Image.Resampling.BILINEAR).tobytes()
+    if max(cells) - min(cells) < FLAT:
         return None
-    return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
+    bits = 0
+    for position in range(71):
+        if position % 9 != 8:  # the last cell of a row has none on its right
+            bits = bits << 1 | (cells[position + 1] > cells[position])
+    return bits
 
 
 def _bits(image: Image.Image, head: bytes) -> int:

@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "alpha": ("note", "transparent", "nothing; they are laid on white"),
     "animated": ("note", "several frames or pages", "nothing; the first one counts"),
     "exif-rotated": ("note", "turned by EXIF", "nothing; they are turned upright"),
+    "left-out": ("note", "pictures that are not learnt from", "nothing, if the reason is right; else move them"),
     "ignored": ("note", "files that are no images", "nothing; they are not read"),
 }
 """Every kind of finding, gravest first: its severity, its headline, and what to do about it."""

@@ -19,6 +19,7 @@ from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
 from resnetkit.evaluation.metrics import Score, Tally
+from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
@@ -91,17 +92,19 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
+    include_seen: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
-    A folder that the classifier itself was trained on, and that has no held-out part of its own, is split again as it
-    was for training, and only the images that training held out are scored.
+    Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
+    lies by now; `include_seen` scores them too.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
-    Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not know.
+    Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not
+    know, and where it has seen every picture.
     Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
-    Returns `data, split, count, top1, top5, loss, unreadable`; accuracies in percent.
+    Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
     """
     name, look = str(data), classifier.preprocess
     if crops == 10 and (look.resize or look.size) <= look.size:
@@ -110,17 +113,35 @@ def evaluate(
             why=f"images are brought to {look.size} px, of which the network sees all",
             remedy="weights whose preprocessing crops, or one crop",
         )
-    settings = DataRecipe(name=name, allow_missing=True)
-    origin = classifier.origin
-    own = name not in NAMED_SETS and origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
-    if (own or name in NAMED_SETS) and origin.validation is not None:
-        settings = settings.model_copy(update={"validation": origin.validation})
-    loaded = load_data(name, settings, data_root=data_root, whole=not own, reporter=reporter)
+    folder, memory = name not in NAMED_SETS, memory_of(classifier)
+    loaded = load_data(name, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
     split_name, split = loaded.held_out()
-    split = _align(loaded, split, classifier)
+    split, seen = _align(loaded, split, classifier), 0
+    if folder and memory is not None and not include_seen:
+        split, seen = without_seen(memory, split, split_name, Path(loaded.name))
+        if seen and not len(split):
+            raise DataError(
+                f"all {seen:,} pictures were seen in training",
+                file=name,
+                why="a score on them says nothing of new ones",
+                remedy="other pictures, or --include-seen",
+            )
     batch_size = max(1, batch_size // crops)
     found = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
-    return {"data": name, "split": split_name} | found.to_dict() | {"unreadable": loaded.unreadable | found.lost}
+    more = {"seen": seen, "unreadable": loaded.unreadable | found.lost}
+    return {"data": name, "split": split_name} | found.to_dict() | more
+
+
+def _settings(classifier: Classifier, name: str) -> DataRecipe:
+    """How the data are read: as for training, where they are what it was trained on."""
+    settings, origin = DataRecipe(name=name, allow_missing=True), classifier.origin
+    own = origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
+    if name in NAMED_SETS and origin.validation is not None:
+        return settings.model_copy(update={"validation": origin.validation})
+    if own and name not in NAMED_SETS:
+        folders = ("train_folder", "validation_folder", "test_folder")
+        return settings.model_copy(update={key: origin.settings.get(key) for key in folders})
+    return settings
 
 
 def _say_order(classes: tuple[str, ...]) -> None:

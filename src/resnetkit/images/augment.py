@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnetkit.images.preprocess import Preprocess, to_tensor
+from resnetkit.images.preprocess import Preprocess, to_image, to_tensor
 from resnetkit.randomness import torch_seed, uniform
 from resnetkit.recipes.schema import AugmentRecipe
 
@@ -37,7 +37,7 @@ class Augment:
         """The same for an image held in memory, uint8 (C, H, W)."""
         with torch_seed(self.seed, "image", epoch, index):
             if self.settings.random_resized_crop:
-                pixels = self._crop()(pixels)
+                pixels = to_tensor(self._crop()(to_image(pixels))).to(pixels.device)
             else:
                 pixels = self.preprocess.batch(pixels.unsqueeze(0)).squeeze(0)
             return self._trivial()(pixels) if self.settings.trivial_augment else pixels

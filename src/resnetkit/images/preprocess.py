@@ -1,12 +1,10 @@
 """From a file to what the network sees: one rule for pixels, and one `Preprocess` that travels with a model.
 
-The rule: EXIF orientation is applied; CMYK becomes RGB; 16-bit grey is scaled to 8 bits, not clipped; transparency is
-laid on white; of an animation the first frame counts; an image of too many pixels is refused from its header.
+The rule: EXIF orientation is applied; CMYK becomes RGB; more than 8 bits are scaled to 8, not clipped (`levels`);
+transparency is laid on white; of an animation the first frame counts; what costs too much is refused (`cost`).
 """
 
-import logging
 import reprlib
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,18 +15,12 @@ from PIL import Image
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional as F
 
 from resnetkit.errors import UsageError
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import with_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-logger = logging.getLogger("resnetkit")
-
-# What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -72,13 +64,12 @@ class Preprocess:
 
     def read(self, file: str | Path) -> Tensor:
         """A file as uint8 pixels, (C, size, size). Raises `DataError` (exit code 3), naming the file."""
-        return self.pixels(read_image(file, self.channels))
+        return with_image(file, self.pixels, self.channels)
 
     def pixels(self, image: Image.Image) -> Tensor:
         """A decoded image, resized and cropped, as uint8, (C, size, size). Equal to torchvision's presets on PIL."""
         image = self._resized(image)
-        width, height = image.size
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        left, top = (round((side - self.size) / 2) for side in image.size)
         # PIL fills with black what lies outside, which happens only where resize is smaller than size.
         return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
@@ -89,35 +80,22 @@ class Preprocess:
     def _resized(self, image: Image.Image) -> Image.Image:
         width, height = image.size
         short = self.resize or self.size
-        if min(width, height) != short:
-            if width <= height:
-                target = (short, max(1, int(short * height / width)))
-            else:
-                target = (max(1, int(short * width / height)), short)
-            filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-            image = image.resize(target, filters[self.interpolation])
-        return image
+        if min(width, height) == short:
+            return image
+        # Whole numbers throughout, so that no side is one pixel short of itself by rounding.
+        target = (short, short * height // width) if width <= height else (short * width // height, short)
+        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+        return image.resize(target, filters[self.interpolation])
 
     def batch(self, pixels: Tensor) -> Tensor:
-        """Images held in memory, uint8 (N, C, H, W), resized and cropped to (N, C, size, size)."""
-        pixels = self._resized_batch(pixels)
-        height, width = pixels.shape[-2:]
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return pixels[..., top : top + self.size, left : left + self.size]
+        """Images held in memory, uint8 (N, C, H, W), to (N, C, size, size): each as `pixels` gives it."""
+        if tuple(pixels.shape[-2:]) == (self.size, self.size) and self.resize in (None, self.size):
+            return pixels
+        return torch.stack([self.pixels(to_image(image)) for image in pixels.cpu()]).to(pixels.device)
 
     def ten_crops_batch(self, pixels: Tensor) -> Tensor:
         """`ten_crops` of images held in memory, uint8 (N, C, H, W) to (N, 10, C, size, size)."""
-        return torch.stack([_ten_crops(image, self.size) for image in self._resized_batch(pixels)])
-
-    def _resized_batch(self, pixels: Tensor) -> Tensor:
-        height, width = pixels.shape[-2:]
-        short = self.resize or self.size
-        if min(height, width) != short:
-            scale = short / min(height, width)
-            pixels = F.interpolate(
-                pixels, (int(height * scale), int(width * scale)), mode=self.interpolation, antialias=True
-            )
-        return pixels
+        return torch.stack([self.ten_crops(to_image(image)) for image in pixels.cpu()]).to(pixels.device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (N, C, H, W), on any device, to floats with about zero mean and unit variance, channels-last."""
@@ -131,6 +109,12 @@ def _ten_crops(pixels: Tensor, size: int) -> Tensor:
     from torchvision.transforms.v2.functional import ten_crop
 
     return torch.stack(ten_crop(pixels, [size, size]))
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """uint8 pixels, (1 or 3, H, W), on any device, as a PIL image: what `to_tensor` undoes."""
+    array = pixels.cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -5,24 +5,36 @@ import logging
 import os
 import stat
 import time
+import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
+from resnetkit.images.budget import BYTES, MEMORY, Stream, Watched, limit
+from resnetkit.images.cost import bands, deep_rawmode, peak_bytes
+from resnetkit.images.jpeg import read_markers
+from resnetkit.images.levels import (
+    colours_are_dark,
+    colours_of_eight_bits,
+    declared_maximum,
+    grey_of_eight_bits,
+    is_grey_deep,
+    lower_bytes,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit, at which it warns: 256 MiB of RGB. We refuse there, so its warning says nothing new."""
+"""Pillow's own limit, at which it warns: 256 MiB of RGB. We refuse there, so its warning says nothing new.
+
+A camera's JPEG may have more, as far as memory suffices."""
 
 
 MAX_RATIO = 256
@@ -40,10 +52,16 @@ PAUSES = (0.05, 0.2)
 logger = logging.getLogger("resnetkit")
 
 
+# What a decoder grumbles about and still decodes is no matter; what it refuses is an error, not a warning.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# In blocks of 16 MiB, Pillow's own, a large picture stays with the thread that let it go: glibc gives back what is
+# larger than 32. With eight threads that is gigabytes.
+if "PILLOW_BLOCK_SIZE" not in os.environ:
+    Image.core.set_block_size(64 * 2**20)
+
+
 Seen = TypeVar("Seen")
-
-
-Stream = BufferedReader | BytesIO
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,18 @@ def read_image(file: str | Path, channels: int = 3, stream: Stream | None = None
     `stream` holds the file's bytes where they were read already.
     Raises `DataError` (exit code 3) that names the file and says why.
     """
-    return read_file(Path(file), lambda path, opened: _upright(path, opened, channels), stream)
+    return with_image(file, lambda image: image, channels, stream)
+
+
+def with_image(
+    file: str | Path, use: Callable[[Image.Image], Seen], channels: int = 3, stream: Stream | None = None
+) -> Seen:
+    """What `use` makes of a decoded image, in one go: until then no other thread decodes what memory is too small for.
+
+    Raises `DataError` as `read_image` does.
+    """
+    with ExitStack() as held:
+        return use(read_file(Path(file), lambda path, opened: _upright(path, opened, channels, held), stream))
 
 
 def check_header(file: str | Path, stream: Stream | None = None) -> Header:
@@ -93,7 +122,11 @@ def read_file(
             raise DataError("cannot read the image", file=path, why="it is not a regular file")
         with path.open("rb") as opened:
             return look(path, opened)
-    except DataError:
+    except DataError as error:
+        if error.file is not None:
+            raise
+        raise DataError(error.what, file=path, why=error.why, remedy=error.remedy) from error
+    except UsageError:
         raise
     # Damaged files make decoders raise almost anything: OSError, ValueError, SyntaxError, RuntimeError, struct.error.
     except Exception as error:
@@ -134,11 +167,24 @@ def orientation(image: Image.Image) -> int:
 
 
 def _header(path: Path, stream: Stream) -> Header:
-    with Image.open(stream, formats=FORMATS) as image:
-        _refuse_size(path, image)
+    with _open(path, stream, 3)[0] as image:
         width, height = image.size
         turned = orientation(image) > 4
         return Header(image.format or "", *((height, width) if turned else (width, height)), _ends(image, stream))
+
+
+def _open(path: Path, stream: Stream, channels: int) -> tuple[Image.Image, int]:
+    """An image that is not decoded yet, and the bytes that this will take at the peak. What is too much is refused."""
+    markers = read_markers(stream)
+    image = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
+    _refuse_size(path, image)
+    needed = peak_bytes(image, markers, 4 if channels == 3 else 1)
+    if needed > limit(BYTES):
+        width, height = image.size
+        takes, most = needed / 2**30, limit(BYTES) / 2**30
+        why = f"to decode its {width} x {height} pixels takes {takes:.2f} GiB, more than {most:.2f}"
+        raise DataError("the image is too large", file=path, why=why, remedy=f"a smaller copy, or a larger {BYTES}")
+    return image, needed
 
 
 def _ends(image: Image.Image, stream: Stream) -> bool:
@@ -161,7 +207,7 @@ def _ends(image: Image.Image, stream: Stream) -> bool:
 def _refuse_size(path: Path, image: Image.Image) -> None:
     """An image of too many pixels, or one that would have too many once its shorter side is as long as a network's."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS and image.format not in ("JPEG", "MPO"):
         why = f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
         raise DataError("the image is too large", file=path, why=why, remedy="a smaller copy")
     if max(width, height) > MAX_RATIO * min(width, height):
@@ -169,32 +215,35 @@ def _refuse_size(path: Path, image: Image.Image) -> None:
         raise DataError("the image is too narrow", file=path, why=why, remedy="cut it into pieces")
 
 
-def _upright(path: Path, stream: Stream, channels: int) -> Image.Image:
-    image = Image.open(stream, formats=FORMATS)
-    _refuse_size(path, image)
+def _upright(path: Path, stream: Stream, channels: int, held: ExitStack) -> Image.Image:
+    image, needed = _open(path, stream, channels)
+    held.close()  # of an attempt before this one
+    held.enter_context(MEMORY.share(needed))
+    deep = deep_rawmode(image)
+    declared = declared_maximum(image, stream) if is_grey_deep(image) else None
     image.load()
     # ImageOps.exif_transpose would write the other tags anew, and stumble over those that are malformed.
     turn = _TURNS.get(orientation(image))
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(path, image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    image = image.convert("RGB" if channels == 3 else "L")
+    if is_grey_deep(image):
+        image = grey_of_eight_bits(path, image, declared)
+    elif deep and colours_are_dark(image):
+        again = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
+        image = colours_of_eight_bits(path, image, lower_bytes(again))
+    image = _opaque(image, "RGB" if channels == 3 else "L")
     return image if turn is None else image.transpose(turn)
 
 
-def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            "cannot read the image",
-            file=path,
-            why="its numbers have no declared range",
-            remedy="save it with 8 or 16 bits per channel",
-        )
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
+    """An image in `mode`, what is transparent laid on white: by bands, for three copies of a whole picture add up."""
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    width, height = image.size
+    whole = Image.new(mode, image.size)
+    for box in bands(width, height):
+        rgba = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        whole.paste(Image.alpha_composite(white, rgba).convert(mode), box)
+    return whole
 
 
 def _reason(path: Path, error: Exception, stream: BinaryIO | None) -> str:

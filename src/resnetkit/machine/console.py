@@ -4,18 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 class _Console(Console):
@@ -54,9 +48,14 @@ class Reporter:
         it goes in `rate`, of which `images_per_step` make one of the unit; none says nothing, for what takes minutes
         each.
         """
+
+        def columns() -> "Sequence[ProgressColumn]":
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+            speed = TextColumn(f"{{task.fields[speed]:,.0f}} {rate} ") if rate else TextColumn("")
+            return BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"{unit} "), speed
+
         began = time.monotonic()
-        speed = TextColumn(f"{{task.fields[speed]:,.0f}} {rate} ") if rate else TextColumn("")
-        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"{unit} "), speed)
         with _bar(self.console, columns, "", total=total, completed=done, speed=0.0) as move:
             yield lambda step, of=None: move(
                 completed=step,
@@ -68,18 +67,28 @@ class Reporter:
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar in bytes on a terminal; gives the function that takes the bytes so far and the bytes in all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+
+    def columns() -> "Sequence[ProgressColumn]":
+        from rich.progress import BarColumn, DownloadColumn, TextColumn
+
+        return TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+
     with _bar(Reporter().console, columns, name, total=None) as move:
         yield lambda done, total: move(completed=done, total=total)
 
 
 @contextmanager
 def _bar(
-    console: Console, columns: Sequence[ProgressColumn], name: str, **fields: Any
+    console: Console, columns: "Callable[[], Sequence[ProgressColumn]]", name: str, **fields: Any
 ) -> Iterator[Callable[..., None]]:
-    """A bar with these columns and the time that is left, where there is a terminal; gives what takes new fields."""
+    """A bar with these columns and the time that is left, where there is a terminal; gives what takes new fields.
+
+    The parts of bars are imported only where one is drawn.
+    """
     if not console.is_terminal or console.quiet:
         yield lambda **_: None
         return
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
+    from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(*columns(), TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
         yield partial(bar.update, bar.add_task(name, **fields))

@@ -129,7 +129,7 @@ class Arch:
         return tuple(width * EXPANSION[self.block] for width in self.widths)
 
     def inner_width(self, width: int) -> int:
-        """Channels inside a bottleneck of a stage of that width."""
+        """Channels of the 3x3 convolution of a bottleneck, in a stage of this width."""
         return int(width * (self.group_width / 64)) * self.groups
 
     @property
@@ -233,7 +233,7 @@ VARIANTS: dict[str, Arch] = {
     ),
     "tutorial_resnet34": _imagenet("basic", 3, 4, 6, 3, widths=(128, 256, 512, 512), init="torch"),
 }
-"""Every named network. A variant is one line here and one line in tests/golden/variants.json."""
+"""Every named network. A variant is one line here and one line in tests/networks/golden/variants.json."""
 
 
 def list_models(pattern: str = "*") -> list[str]:

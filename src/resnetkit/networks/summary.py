@@ -1,14 +1,16 @@
-"""A network stage by stage: output shape, parameters, multiply-adds."""
+"""A network stage by stage: output shape, parameters, multiply-adds.
+
+They follow from the `Arch` by arithmetic, without torch and without building the network.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from resnetkit.errors import UsageError
-from resnetkit.networks.arch import Arch
-from resnetkit.networks.resnet import ResNet
+from resnetkit.networks.arch import EXPANSION, Arch
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -62,46 +64,91 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 
     Multiply-adds are those of convolutions and the classifier, as the paper counts them.
-    Raises `UsageError` (exit code 2) for a size below one pixel.
+    Raises `UsageError` (exit code 2) for a size below one pixel, or below the stem's kernel where it has no padding.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if min(height, width) < 1:
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    stem = _Tally(arch.conv_bias)
+    x = _count_stem(stem, arch, *image_size)
+    stages = [stem.stage("stem", x)]
+    for number, (depth, width, stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True), start=1):
+        tally = _Tally(arch.conv_bias)
+        for block in range(depth):
+            x = _count_block(tally, arch, x, width, stride if block == 0 else 1)
+        stages.append(tally.stage(f"layer{number}", x))
+    head = _Tally(bias=True)
+    if arch.preactivation:
+        head.normalise(x[0])
+    head.convolve((x[0], 1, 1), arch.num_classes)
+    stages.append(head.stage("fc", (arch.num_classes,)))
+    return Summary(arch, image_size, tuple(stages))
+
+
+@dataclass
+class _Tally:
+    """What the layers of a stage add up to."""
+
+    bias: bool
+    parameters: int = 0
+    multiply_adds: int = 0
+
+    def convolve(
+        self, x: Shape, width: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, padded: bool = True
+    ) -> Shape:
+        """Count a convolution of `x` to `width` channels; gives the shape that leaves it."""
+        height, breadth = (_side(side, kernel, stride, padded=padded) for side in x[1:])
+        weights = x[0] // groups * kernel**2  # that lead to each output number, at one multiply-add each
+        self.parameters += width * (weights + self.bias)
+        self.multiply_adds += width * height * breadth * weights
+        return width, height, breadth
+
+    def normalise(self, width: int) -> None:
+        """Count a BatchNorm."""
+        self.parameters += 2 * width
+
+    def stage(self, name: str, output: tuple[int, ...]) -> Stage:
+        return Stage(name, output, self.parameters, self.multiply_adds)
+
+
+def _side(side: int, kernel: int, stride: int, *, padded: bool = True) -> int:
+    """Height or width behind a window that moves by `stride`."""
+    return (side + (kernel // 2 * 2 if padded else 0) - kernel) // stride + 1
+
+
+def _count_stem(tally: _Tally, arch: Arch, height: int, width: int) -> Shape:
+    """Count the stem; gives the shape that leaves it."""
+    kernel, stride = (7, 2) if arch.stem == "imagenet" else (3, 1)
+    smallest = 1 if arch.stem_padding else kernel
+    if min(height, width) < smallest:
         raise UsageError(
             f"images of {width} x {height} px cannot be",
-            why="the smallest that works is 1 x 1",
+            why=f"the smallest that works is {smallest} x {smallest}",
             remedy="--image-size 224",
         )
-    # Shapes are all that is asked for: on this device nothing is allocated and nothing computed.
-    with torch.device("meta"):
-        network = ResNet(arch, initialise=False).eval()
-        images = torch.empty(1, arch.in_channels, height, width)
-    counts: dict[str, int] = {}
-    stage_of = {module: name for name in network.stage_names for module in network.get_submodule(name).modules()}
-
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        """Every output number costs one multiply-add for each weight that leads to it."""
-        each = module.get_parameter("weight")[0].numel()
-        name = stage_of.get(module, "fc" if module is network.fc else "stem")
-        counts[name] = counts.get(name, 0) + output.numel() * each
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.forward = _unchanged  # it keeps the shape, and finding that out takes most of the time
-    with torch.inference_mode():
-        outputs = network.stages(images)
-        head = network.forward_head(outputs[network.stage_names[-1]])
-
-    def parameters(*modules: str) -> int:
-        return sum(p.numel() for module in modules for p in network.get_submodule(module).parameters())
-
-    sizes = {"stem": parameters("conv1", "bn1"), "fc": parameters("norm", "fc")}
-    sizes |= {name: parameters(name) for name in network.stage_names}
-    shapes = {name: tuple(output.shape[1:]) for name, output in (outputs | {"fc": head}).items()}
-    rows = tuple(Stage(name, shape, sizes[name], counts[name]) for name, shape in shapes.items())
-    return Summary(arch, (height, width), rows)
+    x = tally.convolve((arch.in_channels, height, width), arch.stem_width, kernel, stride, padded=arch.stem_padding)
+    if not arch.preactivation:
+        tally.normalise(arch.stem_width)
+    return (x[0], _side(x[1], 3, 2), _side(x[2], 3, 2)) if arch.stem == "imagenet" else x
 
 
-def _unchanged(input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
-    return input
+def _count_block(tally: _Tally, arch: Arch, x: Shape, width: int, stride: int) -> Shape:
+    """Count a block, its shortcut included; gives the shape that leaves it."""
+    out_width, y = width * EXPANSION[arch.block], x
+    for channels, kernel, step, groups in _convolutions(arch, width, stride):
+        before, y = y, tally.convolve(y, channels, kernel, step, groups=groups)
+        tally.normalise(before[0] if arch.preactivation else channels)
+    keeps_shape = x[0] == out_width and stride == 1
+    if arch.residual and (arch.shortcut == "C" or (arch.shortcut == "B" and not keeps_shape)):
+        tally.convolve(x, out_width, stride=stride)
+        if arch.projection_norm:
+            tally.normalise(out_width)
+    return y
+
+
+def _convolutions(arch: Arch, width: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Channels out, kernel, stride and groups of each convolution on a block's way."""
+    if arch.block == "basic":
+        return [(width, 3, stride, 1), (width, 3, 1, 1)]
+    inner = arch.inner_width(width)
+    first, second = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
+    return [(inner, 1, first, 1), (inner, 3, second, arch.groups), (width * EXPANSION["bottleneck"], 1, 1, 1)]

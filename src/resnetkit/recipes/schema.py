@@ -65,6 +65,15 @@ class DataRecipe(_Section):
         None, ge=2, description="Images at a time through the network; the step is that of the whole batch."
     )
     validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
+    train_folder: str | None = Field(
+        None,
+        description="Subfolder that is the training split; . is the folder itself, with a class in each subfolder.",
+    )
+    validation_folder: str | None = Field(None, description="Subfolder that is the validation split.")
+    test_folder: str | None = Field(None, description="Subfolder that is the test split.")
+    group_by: str | None = Field(
+        None, description="Regular expression: files in whose names it finds the same are held out together, or not."
+    )
     limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
     mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")

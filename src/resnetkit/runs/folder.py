@@ -27,7 +27,7 @@ from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import BOUNDS, LENGTHS, OnResume, Recipe, keys_on_resume
 from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
-from resnetkit.runs.choice import decide
+from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.journal import Journal
 
 ON_RESUME = keys_on_resume()
@@ -76,11 +76,11 @@ class Run:
 
         What was changed by leave stays in the journal, for the recipe says no more that it was otherwise.
         """
-        told = self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0, keep="changed")
+        kept = self.journal.cut(self.reached.state["journal_bytes"] if self.reached else 0, keep="changed")
         for name, before, now in self.changed:
             step = self.reached.step if self.reached else 0
             row = {"event": "changed", "step": step, "key": name, "before": before, "now": now}
-            if row not in told:
+            if row not in kept:
                 self.journal.write(**row)
         replace_file(self.folder / "recipe.toml", self.recipe.to_toml().encode())
         sync_folder(self.folder.parent)
@@ -110,7 +110,7 @@ class Run:
         except OSError as error:
             raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
         try:
-            if _look(self.folder) != self.seen:
+            if _landmarks(self.folder) != self.seen:
                 raise UsageError(
                     "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
                 )
@@ -124,7 +124,7 @@ class Run:
             lock.release()
 
 
-def _look(folder: Path) -> frozenset[str]:
+def _landmarks(folder: Path) -> frozenset[str]:
     """Names in a run's folder by which one sees that it has moved on."""
     return frozenset(path.name for path in (*folder.glob("*.toml"), *folder.glob("checkpoints/step-*")))
 
@@ -157,11 +157,11 @@ def open_run(
         if name not in WITH_LEAVE:
             raise UsageError.unknown("key to change", name, WITH_LEAVE)
     folder = Path(out) if out is not None else None
-    seen = _look(folder) if folder is not None else frozenset()
+    seen = _landmarks(folder) if folder is not None else frozenset()
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
-    settings = decide(data, recipe, changes, old_recipe)
+    settings = choose_recipe(data, recipe, changes, old_recipe)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:

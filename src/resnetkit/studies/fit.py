@@ -7,7 +7,7 @@ one that was stopped goes on exactly.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Base:
-    """A recipe by name, and what a study changes in it for every net that it trains."""
+    """A recipe by name, and what a study changes in it for every net that it trains: the precision at least."""
 
     recipe: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any]
 
 
 QUICK = Base(
@@ -137,6 +137,8 @@ def fit(place: Place, name: str, *, base: Base | None = None, images: Path | Non
     base = base or (QUICK if place.quick else PAPER)
     settings = _over(base.changes, changes)
     classifier = train(data, base.recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)
+    # A run that was finished before comes back in bf16 where the hardware has it, whatever it was trained in.
+    classifier = replace(classifier, compute=replace(classifier.compute, precision=settings["precision"]))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = tuple(line for line in lines if line["event"] == "epoch")
     return Fit(classifier, epochs, next(line for line in lines if line["event"] == "end"))

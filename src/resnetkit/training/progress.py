@@ -3,8 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from resnetkit.data.dataset import Data
+from resnetkit.data.scan import shown
 from resnetkit.training.setup import Setup
 
+CLASSES = 12
+"""Classes that are listed before the others are counted."""
 NAMED = 10
 """Files that are named before the others are counted."""
 
@@ -19,6 +25,7 @@ def announcement(setup: Setup, length: str) -> list[str]:
     start = "from nothing" if weights in (None, "none") else f"starts from {weights}"
     return [
         f"data      {data.name}: {len(data.classes)} classes; {sizes}",
+        *class_counts(data),
         *(f"note      {note}" for note in data.notes),
         f"model     {recipe.model.name}, {parameters:,} parameters, sees {setup.preprocess.size} px, {start}",
         f"compute   {setup.compute.describe()}",
@@ -26,6 +33,23 @@ def announcement(setup: Setup, length: str) -> list[str]:
         f"run       {setup.run.folder}",
         *left_out(data.unreadable),
     ]
+
+
+def class_counts(data: Data) -> list[str]:
+    """Every class with its images in each split; the first of them where there are many."""
+    splits = {"train": data.train, "val": data.validation, "test": data.test}
+    labels = {name: split.labels for name, split in splits.items() if split is not None and split.labels is not None}
+    if not labels:
+        return []
+    counts = {name: torch.bincount(each, minlength=len(data.classes)).tolist() for name, each in labels.items()}
+    shown_classes = [shown(name) for name in data.classes[:CLASSES]]
+    width = max(map(len, shown_classes))
+    lines = [
+        f"class     {name:<{width}}  " + ", ".join(f"{split} {of[label]:,}" for split, of in counts.items())
+        for label, name in enumerate(shown_classes)
+    ]
+    more = len(data.classes) - len(shown_classes)
+    return [*lines, f"class     and {more:,} more"] if more else lines
 
 
 def epoch_line(row: Mapping[str, Any], *, best: bool) -> str:

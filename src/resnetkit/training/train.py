@@ -16,7 +16,7 @@ from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.networks.resnet import ResNet
-from resnetkit.runs.choice import decide
+from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.guards import Guards, stopped
@@ -60,7 +60,7 @@ def train(
             if not peers.alone:
                 request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
                 if recipe is not None:
-                    request |= flat(decide(data, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(data, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
@@ -196,4 +196,4 @@ def _finish(
 
 def _finished(setup: Setup) -> Classifier:
     setup.say([f"the run in {setup.run.folder} is finished: nothing to do"])
-    return load_classifier(setup.run.folder)
+    return load_classifier(setup.run.folder, device=setup.recipe.device, precision=setup.recipe.precision)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -197,7 +198,8 @@ def _look_up(
         known = records.find(digest)
         if known is not None:
             return digest, known
-        return digest, views.of(split.image(position, preprocess.channels, content), preprocess, digest)
+        views_of = partial(views.of, preprocess=preprocess, digest=digest)
+        return digest, split.with_image(position, views_of, preprocess.channels, content)
     except DataError as error:
         return "", error.reason
 

@@ -66,7 +66,7 @@ COMMON = (
 
 
 @dataclass(frozen=True)
-class Fit:
+class Match:
     """Tensors under our names, the network that they fill, and what had to be decided on the way."""
 
     tensors: dict[str, Tensor]
@@ -75,7 +75,9 @@ class Fit:
     notes: tuple[str, ...]
 
 
-def fit(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None, headless: bool = False) -> Fit:
+def match_arch(
+    tensors: Mapping[str, Tensor], *, file: object, model: str | None = None, headless: bool = False
+) -> Match:
     """Find the network that `tensors` fill whole: `model` where it is given, else the variant that fits.
 
     Classes, input channels and the stem's kernel are read off the shapes. What stands beside a wrapped network, such as
@@ -122,7 +124,7 @@ def fit(tensors: Mapping[str, Tensor], *, file: object, model: str | None = None
         )
     arch = _adapted(whole[0], renamed)
     wanted = [name for name in _shapes(arch) if last is not None or not name.startswith("fc.")]
-    return Fit({name: renamed.get(name, torch.tensor(0)) for name in wanted}, arch, whole[0], notes)
+    return Match({name: renamed.get(name, torch.tensor(0)) for name in wanted}, arch, whole[0], notes)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str], tuple[str, ...]]:

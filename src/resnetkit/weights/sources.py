@@ -18,7 +18,7 @@ from resnetkit.weights.download import fetch
 from resnetkit.weights.foreign import HuggingFaceImages, HuggingFaceModel, Timm
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
-from resnetkit.weights.naming import Fit, fit
+from resnetkit.weights.naming import Match, match_arch
 from resnetkit.weights.table import OWN, WEIGHTS, weights_of
 from resnetkit.weights.tensorfile import read_tensors
 
@@ -55,7 +55,7 @@ def read_source(source: str | Path, hints: Hints | None = None, *, headless: boo
     if path.is_dir():
         return _from_folder(path, name, hints, headless=headless)
     if path.is_file():
-        found = _fit(path, hints, headless=headless)
+        found = _match(path, hints, headless=headless)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
         folder = fetch_repository(name.removeprefix(HUB_PREFIX))
@@ -78,7 +78,7 @@ def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
     with download_bar(weights.file) as progress:
         path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
-    found = _fit(path, Hints(model=weights.model), headless=False)
+    found = _match(path, Hints(model=weights.model), headless=False)
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
     return Source(found.tensors, found.arch, weights.model, name, weights.preprocess, classes, found.notes, metrics)
@@ -110,7 +110,7 @@ def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints, *, headle
         about = Timm.of(config)
         preprocess = about.preprocess()
     architecture = (about.architecture or "").partition(".")[0]
-    found = _fit(file, hints, model=architecture if architecture in VARIANTS else None, headless=headless)
+    found = _match(file, hints, model=architecture if architecture in VARIANTS else None, headless=headless)
     notes = found.notes
     if architecture and architecture not in VARIANTS and hints.model is None:
         notes += (f"its settings name {architecture[:80]}, which is not one of ours: read as {found.model}",)
@@ -126,7 +126,7 @@ def _hugging_face(
     with _settings_of(file):
         about = validated(HuggingFaceModel, config)
         about.refuse_others()
-    found = _fit(file, hints, headless=headless)
+    found = _match(file, hints, headless=headless)
     arch = replace(found.arch, stride_on="1x1") if about.downsample_in_bottleneck else found.arch
     preprocess = None
     if (folder / "preprocessor_config.json").is_file():
@@ -137,9 +137,9 @@ def _hugging_face(
     return Source(found.tensors, arch, found.model, name, preprocess, classes, found.notes)
 
 
-def _fit(file: Path, hints: Hints, *, model: str | None = None, headless: bool) -> Fit:
+def _match(file: Path, hints: Hints, *, model: str | None = None, headless: bool) -> Match:
     read = read_tensors(file, hints.which)
-    found = fit(read.tensors, file=file, model=hints.model or model, headless=headless)
+    found = match_arch(read.tensors, file=file, model=hints.model or model, headless=headless)
     return replace(found, notes=(*read.notes, *found.notes))
 
 

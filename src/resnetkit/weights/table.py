@@ -7,11 +7,13 @@ small and come with the package; what they are is written in their folders.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnetkit.classifier import CONFIG, read_json
 from resnetkit.errors import UsageError
-from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+if TYPE_CHECKING:
+    from resnetkit.images.preprocess import Preprocess
 
 TORCHVISION = "https://download.pytorch.org/models/"
 TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/"
@@ -26,7 +28,11 @@ class Weights:
     url: str
     digest: str
     """The first digits of the file's SHA-256, which its publisher puts into its name."""
-    preprocess: Preprocess
+    size: int
+    """Side in pixels of what the network sees."""
+    resize: int
+    """Shorter side before the crop."""
+    interpolation: Literal["bilinear", "bicubic"]
     top1: float
     top5: float | None
     licence: str
@@ -39,6 +45,13 @@ class Weights:
         """Name of the file."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def preprocess(self) -> "Preprocess":
+        """What the network sees of an image."""
+        from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+        return Preprocess(self.size, IMAGENET_MEAN, IMAGENET_STD, self.resize, self.interpolation)
+
     def cached(self) -> Path:
         """Where the file lies once it was fetched: torch.hub's folder, so that torchvision and we share it."""
         root = (
@@ -48,17 +61,15 @@ class Weights:
 
 
 def _torchvision(model: str, digest: str, resize: int, top1: float, top5: float) -> Weights:
-    preprocess = Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, resize=resize)
     url = f"{TORCHVISION}{model}-{digest}.pth"
-    return Weights(model, "torchvision", url, digest, preprocess, top1, top5, "BSD-3-Clause")
+    return Weights(model, "torchvision", url, digest, 224, resize, "bilinear", top1, top5, "BSD-3-Clause")
 
 
 def _timm(model: str, recipe: str, digest: str, top1: float) -> Weights:
     """Wightman, Touvron, Jegou: ResNet strikes back (arXiv 2110.00476), procedures A1 to A3."""
     size, resize = (160, 168) if recipe == "a3" else (224, 235)
-    preprocess = Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, resize=resize, interpolation="bicubic")
     url, hub = f"{TIMM}{model}_{recipe}_0-{digest}.pth", f"timm/{model}.{recipe}_in1k"
-    return Weights(model, "timm", url, digest, preprocess, top1, None, "Apache-2.0", hub)
+    return Weights(model, "timm", url, digest, size, resize, "bicubic", top1, None, "Apache-2.0", hub)
 
 
 WEIGHTS: dict[str, Weights] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import png, samples, write_tar
+from pictures import png, samples, write_tar
 from resnetkit.data.shards.index import RECORD, TarIndex, find_index, make_index
 from resnetkit.errors import DataError
 

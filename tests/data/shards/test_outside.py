@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import png, samples, write_tar
 from outside import End, read_outside, refused
+from pictures import png, samples, write_tar
 from resnetkit.data.load import load_data
 from resnetkit.data.shards.index import find_index, make_index
 from resnetkit.data.shards.read import open_shards

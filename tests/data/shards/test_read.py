@@ -11,8 +11,10 @@ import pytest
 import torch
 import webdataset
 
+import progress
 import resnetkit as rk
-from conftest import TINY, draw, fill, png, samples, write_tar
+from conftest import TINY
+from pictures import draw, fill, png, samples, write_tar
 from resnetkit.data.batches import evaluation_batches, training_batches
 from resnetkit.data.load import load_data
 from resnetkit.data.order import STRETCH, BlockOrder, Order, order_of
@@ -432,8 +434,7 @@ def test_loaders_work_where_few_files_may_be_open(tmp_path: Path) -> None:
     contents = samples(4)
     for number in range(100):
         write_tar(tmp_path / f"train-{number}.tar", contents)
-    words = [sys.executable, "-c", FEW, tmp_path]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    done = progress.run([sys.executable, "-c", FEW, tmp_path])
     assert done.stdout.split() == ["100", "768", "0"], done.stderr
 
 

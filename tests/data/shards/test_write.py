@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.data.shards import write as sharding
 from resnetkit.data.shards.write import shard

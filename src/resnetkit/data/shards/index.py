@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from resnetkit.data.shards.tar import Member, TarError, iter_members
-from resnetkit.data.survey import IMAGE_SUFFIXES
+from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError
 from resnetkit.machine.storage import replace_file, sha256, user_cache
 

@@ -7,14 +7,14 @@ it, class names come from `classes.txt`, one a line, or are numbers.
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
-from resnetkit.data.survey import SPLIT_FOLDERS, subfolders
+from resnetkit.data.survey import SPLIT_FOLDERS
+from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
-from resnetkit.images.reading import read_image
+from resnetkit.images.reading import with_image
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.documents import read_json, read_lines, validated
 from resnetkit.randomness import key, uniform
@@ -34,6 +35,7 @@ DESCRIPTION = "dataset.json"
 JOURNAL = ".shard.jsonl"
 """Beside the shards: what `resnetkit shard` has written so far."""
 FORMAT = "resnetkit shards 1"
+Seen = TypeVar("Seen")
 MOST_SHARDS = 1_000_000
 _NAMED = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -82,10 +84,16 @@ class Shards:
 
     def image(self, index: int, channels: int, content: bytes | None = None) -> Image.Image:
         """A decoded picture, as `read_image` gives it. Raises `DataError` (exit code 3)."""
+        return self.with_image(index, lambda image: image, channels, content)
+
+    def with_image(
+        self, index: int, use: Callable[[Image.Image], Seen], channels: int, content: bytes | None = None
+    ) -> Seen:
+        """What `use` makes of a decoded picture, in one go. Raises `DataError` (exit code 3)."""
         file, row = self._sample(index)
         content = file.read(row) if content is None else content
         try:
-            return read_image(f"{file.path}:sample {row}", channels, BytesIO(content))
+            return with_image(f"{file.path}:sample {row}", use, channels, BytesIO(content))
         except DataError as error:
             raise DataError(error.what, file=file.name(row), why=error.why, remedy=error.remedy) from error
 
@@ -121,6 +129,10 @@ class Shards:
     def describe(self) -> str:
         """A count, and that of the shards."""
         return f"{len(self):,} images in {len(self.files):,} shards"
+
+    def contents(self) -> np.ndarray:
+        """Not known: to look at every sample would be to read the shards."""
+        return np.empty(0, dtype=np.int64)
 
     def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
         """Of each shard its name, and the places, sizes and labels of its samples."""

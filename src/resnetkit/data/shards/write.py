@@ -20,11 +20,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from resnetkit.data.holdout import complete
 from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
-from resnetkit.data.splits import complete, listed_files
-from resnetkit.data.survey import IMAGE_SUFFIXES, Listing, list_folder
+from resnetkit.data.splits import listed_files
+from resnetkit.data.survey import Listing, list_folder
+from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
 from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
@@ -124,7 +126,7 @@ def _splits(source: Path, listing: Listing, validation: float) -> tuple[dict[str
     """The splits of a folder, made as training makes them where there are none, and what is left out and why."""
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(source, paths), strict=True))
-    splits = complete(listed_files(listing, entries), validation)
+    splits = complete(listed_files(listing, entries), validation, source)
     pairs = {
         name: list(zip(splits[name].paths, splits[name].labels.tolist(), strict=True))
         for name in PREFIXES

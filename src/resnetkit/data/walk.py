@@ -1,0 +1,116 @@
+"""Every file below a folder: the images, by their names, and what is passed over, with the reason. Opens no file."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resnetkit.data import filenames
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
+IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".heic", ".heif"}
+"""HEIC cannot be decoded; it is listed so that nobody's telephone pictures are passed over in silence."""
+
+MASKS, THUMBNAILS = "that are masks of others", "that are thumbnails of others"
+HIDDEN, NO_IMAGE = "in hidden folders", "that are no images by their names"
+"""Reasons for which files are passed over."""
+
+
+@dataclass
+class Found:
+    """What lies in a folder, or below it."""
+
+    images: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, other: "Found") -> None:
+        """Take in what another place holds."""
+        self.images += other.images
+        for reason, paths in other.left_out.items():
+            self.left_out[reason] += paths
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted; hidden files, thumbnails, masks and links back are left out."""
+    return sorted(walk(folder).images)
+
+
+def walk(folder: Path) -> Found:
+    """Everything below a folder, each folder once however many links lead to it."""
+    found, seen, waiting = Found(), set(), [(folder, "")]
+    while waiting:
+        place, reason = waiting.pop()
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        here = files_in(place)
+        below = _folders_in(place)
+        if reason:
+            found.left_out[reason] += here.images
+        else:
+            found.add(here)
+        pictures = bool(here.images) or any(child.name.lower() in filenames.PICTURE_FOLDERS for child in below)
+        waiting += [(child, reason or _reason(child, beside_pictures=pictures)) for child in below]
+    found.left_out = {reason: paths for reason, paths in found.left_out.items() if paths}
+    return found
+
+
+def _reason(folder: Path, *, beside_pictures: bool) -> str:
+    """Why what is in a folder inside a class is no picture of the class; empty where it is."""
+    name = folder.name.lower()
+    if name in filenames.THUMBNAIL_FOLDERS:
+        return THUMBNAILS
+    if name in filenames.SYSTEM_FOLDERS or is_hidden(name):
+        return HIDDEN
+    return MASKS if beside_pictures and name in filenames.MASK_FOLDERS else ""
+
+
+def files_in(folder: Path) -> Found:
+    """The files right in a folder: images by their names, and what is left out."""
+    found = Found()
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not _is_folder(entry)]
+    stems = {os.path.splitext(name)[0] for name in names}  # noqa: PTH122 - a million of them
+    for name in names:
+        if name.startswith(".") or name.lower() in filenames.SYSTEM_FILES:
+            continue
+        path = folder / name
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        if suffix.lower() not in IMAGE_SUFFIXES and "." in name:
+            found.left_out[NO_IMAGE].append(path)
+        elif kind := filenames.derived(stem, stems):
+            found.left_out[MASKS if kind == "mask" else THUMBNAILS].append(path)
+        else:
+            found.images.append(path)
+    return found
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it will name it
+        return False
+
+
+def is_hidden(name: str) -> bool:
+    """`.git` is, and `.5mm` is a class of screws."""
+    return name.startswith(".") and not name[1:2].isdigit()
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder that may be splits or classes, sorted: not those of the system, nor hidden ones."""
+    apart = filenames.SYSTEM_FOLDERS | filenames.THUMBNAIL_FOLDERS
+    return sorted(
+        child for child in _folders_in(folder) if child.name.lower() not in apart and not is_hidden(child.name)
+    )
+
+
+def hidden_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are hidden, sorted."""
+    return sorted(child for child in _folders_in(folder) if is_hidden(child.name))
