@@ -1,5 +1,6 @@
 """How good a classifier is on labelled images that it has not seen."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
@@ -25,6 +26,8 @@ from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256
+
+logger = logging.getLogger("resnetkit")
 
 
 @torch.inference_mode()
@@ -141,6 +144,18 @@ def _settings(classifier: Classifier, name: str) -> DataRecipe:
     return settings
 
 
+def _say_order(classes: tuple[str, ...]) -> None:
+    """Numbers that are sorted as texts, 1, 10, 2, may be in another order than the outputs that nobody has named."""
+    if all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
+        shown, natural = ", ".join(classes[:4]), ", ".join(sorted(classes, key=int)[:3])
+        logger.warning(
+            "the weights name no classes: their outputs are taken in the order %s, …. "
+            "Where they are in the order %s, …: --classes FILE with the names in that order",
+            shown,
+            natural,
+        )
+
+
 def _align(data: Data, split: Split, classifier: Classifier) -> Split:
     """Number a split's labels as the classifier numbers its classes."""
     if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
@@ -149,6 +164,7 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             remedy="data of the kind that it was trained on",
         )
     if not classifier.named and len(data.classes) == len(classifier.classes):
+        _say_order(data.classes)
         return split  # nobody has named the classes of these weights: the folder's order is the head's
     known = {name: label for label, name in enumerate(classifier.classes)}
     if len(known) == 1000 and known.keys().isdisjoint(data.classes):

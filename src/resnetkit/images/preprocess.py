@@ -5,6 +5,7 @@ transparency is laid on white; of an animation the first frame counts; what cost
 """
 
 import reprlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -46,8 +47,10 @@ class Preprocess:
         try:
             return validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            shown = f"{'.'.join(map(str, first['loc']))[:40]} = {reprlib.repr(first['input'])}"
+            first, names = error.errors()[0], [field.name for field in fields(cls)]
+            place = first["loc"][0]
+            name = names[place] if isinstance(place, int) else str(place)[:40]
+            shown = f"{name} = {reprlib.repr(first['input'])}"
             raise UsageError(f"images cannot be prepared with {shown}", why=first["msg"]) from error
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.documents import validated
@@ -15,6 +15,7 @@ Names = Annotated[tuple[str, ...], Field(max_length=1 << 20, fail_fast=True)]
 class Timm(BaseModel):
     """A `config.json` of timm, with what its `pretrained_cfg` says put in its place."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)
     architecture: str | None = None
     mean: Numbers | None = None
     std: Numbers | None = None
@@ -47,6 +48,7 @@ class Timm(BaseModel):
 class HuggingFaceModel(BaseModel):
     """A `config.json` of a ResNet of Hugging Face."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)
     problem_type: str | None = None
     hidden_act: str = "relu"
     downsample_in_bottleneck: bool = False
