@@ -50,7 +50,7 @@ def test_a_folder_stands_for_its_images(pictures: list[Path], digits_run: Path) 
 
 
 def test_every_file_below_a_folder_gets_its_row_whatever_it_is_called(tmp_path: Path, digits_run: Path) -> None:
-    """The oracle is the list of what was put there; the rules of training (masks, thumbnails, suffixes) are not ours."""
+    """The oracle is the list of what was put there; the rules of training (masks, thumbnails) are not ours."""
     picture = load_data("digits").test.pixels[0, 0].numpy()
     pictures = ["a.png", "a_mask.png", "b/x.jpg?w=200", "b/x.jpg.download", "noname", "thumbnails/a.png", "masks/a.png"]
     others = {"b/scan.dcm": b"\0" * 128 + b"DICM", "c.jxl": b"\xff\x0a", "labels.csv": b"a,b", "empty.jpg": b""}

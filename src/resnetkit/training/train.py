@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def train(
                 reporter.line(note)
             images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
+            setup = replace(setup, run=peers.from_first(setup.run.claimed))
+            folder = setup.run.folder
             if run.recipe.transfer.mode == "head":
                 return _train_head(setup)
             return _train_layers(setup, stopping, accept_data_change=accept_data_change)
