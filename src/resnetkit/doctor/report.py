@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetkit.data.scan import shown
+from resnetkit.data.classnames import shown
 
 Severity = Literal["error", "warning", "note"]
 
