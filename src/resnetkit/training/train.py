@@ -16,6 +16,7 @@ from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
+from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
 from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
@@ -53,6 +54,7 @@ def train(
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
+    leave_if_imported()
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
