@@ -188,19 +188,17 @@ def workers_that_fit(workers: int, batch_bytes: int) -> int:
     fit = max(0, ((free - SPARE) // batch_bytes - 1) // AHEAD)
     if fit >= workers:
         return workers
-    needed = (AHEAD * workers + 1) * batch_bytes + SPARE
-    _say_too_small(workers, fit, -(-needed // 2**20))
+    _say_too_small(workers, fit)
     return fit
 
 
 @cache
-def _say_too_small(workers: int, fit: int, megabytes: int) -> None:
+def _say_too_small(workers: int, fit: int) -> None:
     logger.warning(
-        "%s is too small for %d processes that decode, which need %d MiB: %s; "
+        "%s is too small for %d processes that decode: %s; "
         "more with --shm-size in a container, or say --data.workers %d",
         SHARED_MEMORY,
         workers,
-        megabytes,
         f"{fit} of them decode" if fit else "this one decodes",
         fit,
     )
