@@ -49,6 +49,27 @@ def test_a_folder_stands_for_its_images(pictures: list[Path], digits_run: Path) 
     assert [Path(row.file).name for row in rows] == ["0.png", "1.png", "2.png", "3.png", "5.png"]
 
 
+def test_every_file_below_a_folder_gets_its_row_whatever_it_is_called(tmp_path: Path, digits_run: Path) -> None:
+    """The oracle is the list of what was put there; the rules of training (masks, thumbnails) are not ours."""
+    picture = load_data("digits").test.pixels[0, 0].numpy()
+    pictures = ["a.png", "a_mask.png", "b/x.jpg?w=200", "b/x.jpg.download", "noname", "thumbnails/a.png", "masks/a.png"]
+    others = {"b/scan.dcm": b"\0" * 128 + b"DICM", "c.jxl": b"\xff\x0a", "labels.csv": b"a,b", "empty.jpg": b""}
+    aside = ["Thumbs.db", ".DS_Store", ".hidden/a.png", "__MACOSX/a.png", "@eaDir/a.png"]
+    for name in (*pictures, *others, *aside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / name, "PNG")
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "b" / "back").symlink_to(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    rows = rk.predict(rk.load(digits_run), tmp_path)
+    expected = sorted(tmp_path / name for name in (*pictures, *others, "gone.png"))
+    assert [Path(row.file) for row in rows] == expected
+    answered = {Path(row.file).relative_to(tmp_path).as_posix() for row in rows if row.error is None}
+    assert answered == set(pictures)
+    assert len({row.top[0] for row in rows if row.top}) == 1
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path, digits_run: Path) -> None:
     with pytest.raises(DataError, match="there is no image in"):
         rk.predict(rk.load(digits_run), tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier
-from resnetkit.data.walk import list_images
+from resnetkit.data.walk import list_files
 from resnetkit.errors import DataError
 
 BATCH_SIZE = 32
@@ -36,16 +36,17 @@ class Prediction:
         return {"file": self.file, "status": "ok", **top[0], "top": top}
 
 
-def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """Files as they are given, and in place of a folder all images below it, sorted.
+def find_files(inputs: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given, and in place of a folder all files below it, sorted, whatever their names.
 
-    Raises `DataError` (exit code 3) for a folder without images.
+    What a file is, its content says. Only hidden files and those of the system (`Thumbs.db`) are left aside.
+    Raises `DataError` (exit code 3) for a folder without files.
     """
     files: list[Path] = []
     for given in map(Path, inputs):
         if not given.is_dir():
             files.append(given)
-        elif inside := list_images(given):
+        elif inside := list_files(given):
             files += inside
         else:
             raise DataError("there is no image", file=given)
@@ -57,7 +58,7 @@ def predict_each(
 ) -> Iterator[Prediction]:
     """Predictions one by one, as they are ready: one for each file, also for a file that cannot be read."""
     top = min(top, len(classifier.classes))
-    files = find_images(inputs)
+    files = find_files(inputs)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), batch_size):
             chunk = files[start : start + batch_size]
@@ -76,9 +77,9 @@ def predict_each(
 def predict(
     classifier: Classifier, inputs: Iterable[str | Path] | str | Path, *, top: int = 5, batch_size: int = BATCH_SIZE
 ) -> list[Prediction]:
-    """The `top` most probable classes of images: files, or folders of them.
+    """The `top` most probable classes of images: files, or folders of them, all files below which are meant.
 
-    A file that cannot be read gets a prediction with `error` set; it takes no other file's place.
+    A file that cannot be read, or is no image, gets a prediction with `error` set; it takes no other file's place.
     """
     if isinstance(inputs, str | Path):
         inputs = [inputs]

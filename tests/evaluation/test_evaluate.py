@@ -89,6 +89,72 @@ def test_unknown_classes_are_refused(colours, tmp_path: Path) -> None:
         rk.evaluate(classifier, "digits")
 
 
+def test_a_class_in_another_unicode_form_is_matched_with_a_note(colours, tmp_path: Path, caplog) -> None:
+    """The oracle is the same folder under the name that the classifier knows."""
+    composed, decomposed = "Café", "Cafe\u0301"
+    classifier = replace(colours[1], classes=(composed, "green", "red"))
+    fill(tmp_path / "same", 3, first=700)
+    (tmp_path / "same" / "blue").rename(tmp_path / "same" / composed)
+    fill(tmp_path / "other", 3, first=700)
+    (tmp_path / "other" / "blue").rename(tmp_path / "other" / decomposed)
+    expected = rk.evaluate(classifier, tmp_path / "same")
+    assert not caplog.records
+    found = rk.evaluate(classifier, tmp_path / "other")
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert r"'Cafe\u0301' for 'Caf\xe9'): taken for one class" in caplog.text
+
+
+def test_forms_that_may_be_either_class_are_refused_and_told_apart(colours, tmp_path: Path) -> None:
+    # Three forms that look the same: ṩ in one code point, in two, and in three.
+    one, two, three = "\u1e69", "\u1e63\u0307", "s\u0323\u0307"
+    classifier = replace(colours[1], classes=(one, two, "red"))
+    fill(tmp_path, 2, ("red",))
+    (tmp_path / "red").rename(tmp_path / three)
+    with pytest.raises(DataError, match=r"does not know .* \('s\\u0323\\u0307'\) .*its classes are .*'\\u1e69'"):
+        rk.evaluate(classifier, tmp_path)
+
+
+def test_numbered_folders_are_in_natural_order_for_a_head_that_nobody_has_named(tmp_path: Path, caplog) -> None:
+    """A head that knows each of twelve shades by construction: its rows are the features that the network gives them.
+
+    Where labels were in the order of a folder's names (1, 10, 11, 12, 2), at most one of twelve would be right.
+    """
+    network = rk.create_model("resnet20", num_classes=12)
+    shades = [Image.new("RGB", (16, 16), (20 * number, 128, 255 - 20 * number)) for number in range(12)]
+    look = Preprocess(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    with torch.inference_mode():
+        pixels = torch.stack([look.pixels(shade) for shade in shades])
+        head, network.fc = network.fc, torch.nn.Identity()
+        features = network.eval()(look.normalise(pixels))
+        network.fc = head
+    head.weight.data, head.bias.data = features.clone(), -features.square().sum(1) / 2
+    torch.save(network.state_dict(), tmp_path / "foreign.pt")
+    classifier = rk.load(
+        tmp_path / "foreign.pt", model="resnet20", mean=look.mean, std=look.std, size=16, device="cpu", precision="fp32"
+    )
+    assert not classifier.named
+    caplog.clear()
+    for number, shade in enumerate(shades):
+        (tmp_path / "data" / str(number + 1)).mkdir(parents=True)
+        shade.save(tmp_path / "data" / str(number + 1) / "x.png")
+    assert rk.evaluate(classifier, tmp_path / "data")["top1"] == 100
+    assert "classes 1 to 12 are taken in the order of their numbers" in caplog.text
+    caplog.clear()
+    for number in range(12):
+        (tmp_path / "data" / str(number + 1)).rename(tmp_path / "data" / f"{number + 1:02d}")
+    assert rk.evaluate(classifier, tmp_path / "data")["top1"] == 100
+    assert not caplog.records
+
+
+def test_ten_crops_of_classes_that_mirror_each_other_are_worth_a_word(colours, tmp_path: Path, caplog) -> None:
+    classifier = replace(colours[1], classes=("left", "middle", "right"))
+    fill(tmp_path, 1, first=900)
+    for colour, name in zip(("blue", "green", "red"), classifier.classes, strict=True):
+        (tmp_path / colour).rename(tmp_path / name)
+    rk.evaluate(classifier, tmp_path, crops=10)
+    assert "classes left and right mirror each other" in caplog.text
+
+
 def test_unreadable_images_are_not_counted_but_named(colours, tmp_path: Path) -> None:
     _, classifier = colours
     fill(tmp_path, 3, first=700)

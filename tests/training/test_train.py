@@ -82,6 +82,21 @@ def test_digits_are_learnt_and_the_run_is_written(digits_run: Path) -> None:
     assert rk.load_recipe(digits_run / "recipe.toml").epochs == 4
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_classes_that_mirror_each_other_are_named_where_pictures_are_flipped(
+    flip: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "photos", 6, ("blue", "red"))
+    for colour, name in (("blue", "turn_left"), ("red", "turn_right")):
+        (tmp_path / "photos" / colour).rename(tmp_path / "photos" / name)
+    recipe = {"steps": 1, "data": {"batch_size": 4}, "augment": {"flip": flip}, "model": {"name": "resnet20"}}
+    recipe["model"] |= TINY["model"]
+    rk.train(tmp_path / "photos", "scratch", out=tmp_path / "run", **recipe)
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note      classes")]
+    said = "note      classes turn_left and turn_right are mirror images of each other, and flip mirrors pictures: "
+    assert notes == ([f"{said}--augment.flip false"] if flip else [])
+
+
 def test_the_weights_that_are_best_on_validation_are_kept(tmp_path: Path) -> None:
     wild = {"lr": 2.0, "schedule": "constant", "warmup": "0%", "ema": 0.0}
     for seed in range(6):  # at such a rate the last epoch is seldom the best; take a run in which it is not

@@ -38,12 +38,12 @@ def predict_command(
     resnetkit predict runs/NAME photos/ --json > answers.jsonl
     resnetkit predict resnet50.imagenet1k_v2 cat.jpg
 
-    One answer for every file, also for a file that cannot be read.
+    One answer for every file, also for one that cannot be read or is no image; its name does not matter.
 
     Parameters
     ----------
     images
-        Files, or folders of files.
+        Files, or folders: every file below them but hidden ones.
     top
         How many classes to name.
     """

@@ -5,9 +5,14 @@ is ragged, and step s begins at sample s * batch_size whatever came before, so t
 several processes that train together, each takes its part of every batch.
 """
 
+import logging
+import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,11 +28,19 @@ from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute
 from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.machine.signals import DEATHS, leave_signals_to_parent
+from resnetkit.machine.spawning import leave_if_imported, refuse_unguarded
 
 PATIENCE = "RESNETKIT_WORKER_SECONDS"
 """Environment variable: how long to wait for a process that decodes; ten minutes by default."""
 FEW_FILES = 64
 """Below this many files, starting processes to decode them costs more than it saves."""
+AHEAD = 2
+"""Batches that each process decodes in advance; as many lie in shared memory, and the one that is being used."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is written there by us
+SPARE = 2**17
+"""Bytes of it for queues and locks."""
+
+logger = logging.getLogger("resnetkit")
 
 
 @dataclass(frozen=True)
@@ -160,19 +173,60 @@ def _gather(items: list[Tensor | str]) -> Decoded:
     return torch.stack(list(good.values())) if good else None, list(good), why
 
 
-def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int | None) -> Iterator[Decoded]:
-    """What a loader gives. Raises `StorageError` (exit code 7) where a process that decodes has died or hangs."""
+def workers_that_fit(workers: int, batch_bytes: int) -> int:
+    """As many processes as the shared memory has room for the batches of; where there are fewer, a note says why.
+
+    Where it is too small PyTorch waits for ever, or its processes die of a bus error.
+    """
+    if not workers or sys.platform != "linux":
+        return workers
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return workers
+    free = room.f_bavail * room.f_frsize
+    fit = max(0, ((free - SPARE) // batch_bytes - 1) // AHEAD)
+    if fit >= workers:
+        return workers
+    _say_too_small(workers, fit)
+    return fit
+
+
+@cache
+def _say_too_small(workers: int, fit: int) -> None:
+    logger.warning(
+        "%s is too small for %d processes that decode: %s; "
+        "more with --shm-size in a container, or say --data.workers %d",
+        SHARED_MEMORY,
+        workers,
+        f"{fit} of them decode" if fit else "this one decodes",
+        fit,
+    )
+
+
+def _loader(
+    dataset: Dataset, batches: Sampler[list], count: int, workers: int | None, batch_bytes: int
+) -> Iterator[Decoded]:
+    """What a loader gives.
+
+    Raises `StorageError` (exit code 7) where a process that decodes has died or hangs, `UsageError` (exit code 2) where
+    each of them would run the user's script again.
+    """
+    leave_if_imported()
     if workers is None:
         workers = 0 if count < FEW_FILES else min(os.cpu_count() or 1, 8)
+    workers = workers_that_fit(workers, batch_bytes)
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
         collate_fn=_gather,
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
     batches_left = iter(loader)  # from here on PyTorch watches its processes
+    helpers = multiprocessing.active_children()
     try:
         with DEATHS.postponed():
             while True:
@@ -184,6 +238,7 @@ def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int |
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
             raise
+        refuse_unguarded(helpers)
         raise StorageError(
             "a process that decodes images has died or hangs",
             why=" ".join(str(error).split())[:160],
@@ -194,13 +249,19 @@ def _loader(dataset: Dataset, batches: Sampler[list], count: int, workers: int |
 def _from_files(
     split: Split, places: _Places, augment: Augment, compute: Compute, workers: int | None
 ) -> Iterator[RawBatch]:
-    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers)
+    order = places.order
+    batch_bytes = -(-order.batch_size // order.ranks.size) * _bytes_of(augment.preprocess)
+    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers, batch_bytes)
     for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
         lost = {split.name(int(indices[place])): reason for place, reason in why.items()}
         if pixels is None:
             raise whole_batch_lost(lost)
         epochs, indices = epochs[good], indices[good]
         yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices, lost
+
+
+def _bytes_of(preprocess: Preprocess) -> int:
+    return preprocess.channels * preprocess.size**2
 
 
 class _InOrder(Sampler[list]):
@@ -239,7 +300,8 @@ def evaluation_batches(
             pixels = preprocess.ten_crops_batch(raw).flatten(0, 1) if ten_crops else preprocess.batch(raw)
             yield EvaluationBatch(preprocess.normalise(pixels), compute.tensor(split.labels_at(chosen)))
         return
-    loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers)
+    batch_bytes = min(batch_size, len(split)) * _bytes_of(preprocess) * (10 if ten_crops else 1)
+    loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers, batch_bytes)
     nothing = torch.empty(0, preprocess.channels, preprocess.size, preprocess.size, dtype=torch.uint8)
     for batch, (decoded, good, why) in zip(batches, loader, strict=True):
         pixels = nothing if decoded is None else decoded.flatten(0, 1) if ten_crops else decoded

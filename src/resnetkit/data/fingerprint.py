@@ -46,9 +46,10 @@ class Fingerprint:
         except (OSError, KeyError, SafetensorError):
             return None
 
-    def write(self, file: Path) -> None:
-        """Keep it, for `difference`. Raises `StorageError` (exit code 7)."""
-        replace_file(file, safetensors.numpy.save({"images": self.entries, **self.contents}))
+    def write(self, file: Path, run: str = "") -> None:
+        """Keep it, for `difference`, with the identity of the run. Raises `StorageError` (exit code 7)."""
+        metadata = {"run": run} if run else None
+        replace_file(file, safetensors.numpy.save({"images": self.entries, **self.contents}, metadata))
 
     def knows(self, split: Split, root: Path) -> dict[str, np.ndarray]:
         """For "train" and "validation", which images of another split are among them, bool (N,).

@@ -1,7 +1,6 @@
 """A folder of images as a set."""
 
 import os
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnetkit.data.classnames import shown, told_apart, twins
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
-from resnetkit.data.scan import Entry, apart, copies, scan, shown
+from resnetkit.data.scan import Entry, apart, copies, scan
 from resnetkit.data.splits import Files, Images, Split, listed_files
-from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder, twins
-from resnetkit.data.unreadable import too_many
+from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder
+from resnetkit.data.unreadable import check_command, refuse_unreadable
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
 from resnetkit.recipes.schema import DataRecipe
@@ -50,7 +50,7 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
     splits = listed_files(listing, entries)
     share = 1.0 if whole else settings.max_unreadable  # a score says how many images it counts
-    _refuse_unreadable(folder, splits, unreadable, len(entries), share)
+    refuse_unreadable(folder, splits, unreadable, len(entries), share)
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
     found, splits = set(splits), complete(splits, settings.validation, folder, settings.group_by)
@@ -62,6 +62,7 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         )
     elif "validation" in splits.keys() - found:
         notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
+    notes += listing.notes
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
         refuse_missing(str(folder), listing.classes, counts)
@@ -69,7 +70,7 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         notes += _doubts(folder, listing.classes, splits, entries)
     held, damaged = _into_memory(splits, entries)
     unreadable |= damaged
-    _refuse_unreadable(folder, held, unreadable, len(entries), share)
+    refuse_unreadable(folder, held, unreadable, len(entries), share)
     return Data(
         str(folder),
         listing.classes,
@@ -81,34 +82,12 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
     )
 
 
-def _refuse_unreadable(
-    folder: Path, splits: Mapping[str, Split], unreadable: dict[str, str], total: int, share: float
-) -> None:
-    """Raises where too many files cannot be read, or none of a split can."""
-    empty = [name for name, split in splits.items() if not len(split)]
-    if not empty and not too_many(len(unreadable), share, total):
-        return
-    what = f"{len(unreadable):,} of {total:,} images cannot be read"
-    if empty:
-        what = "no image can be read" if empty == ["all"] else f"the {empty[0]} split has no image"
-    raise DataError(
-        what,
-        file=folder,
-        why="the first is {}: {}".format(*next(iter(unreadable.items()))) if unreadable else None,
-        remedy=f"{_check(folder)}, which names each; replace or delete them",
-    )
-
-
-def _check(folder: Path) -> str:
-    return f"resnetkit check {shlex.quote(str(folder))}"
-
-
 def _doubts(
     folder: Path, classes: Sequence[str], splits: dict[str, Files], entries: dict[Path, Entry]
 ) -> Iterator[str]:
     """The quick part of `resnetkit check`: a line for each kind of trouble, with its first example."""
     for group in twins(classes)[:1]:
-        yield f"the classes {' and '.join(map(shown, group))} look alike; if they are one, use one folder"
+        yield f"the classes {' and '.join(told_apart(group))} look alike; if they are one, use one folder"
     if "train" in splits:
         sizes = Counter(splits["train"].labels.tolist())
         (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
@@ -129,7 +108,7 @@ def _doubts(
             other = next((path for path in others if places[path] != places[first]), others[0])
             names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
             count = sum(len(group) for group in found[far])
-            yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
+            yield f"{count:,} images {what}, such as {names}: {check_command(folder)}"
 
 
 def _into_memory(splits: dict[str, Files], entries: dict[Path, Entry]) -> tuple[Mapping[str, Split], dict[str, str]]:

@@ -35,6 +35,7 @@ def load_data(
     settings = settings or DataRecipe(name=name)
     if name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
+        data.notes.extend(beside_named(name))
     elif names_shards(name):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
     elif not Path(name).exists() and Path(name).name == name:
@@ -46,6 +47,14 @@ def load_data(
         data = replace(data, train=train)
         data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data
+
+
+def beside_named(name: str) -> list[str]:
+    """What to say of a named set where there is a folder of that name too."""
+    if name not in NAMED_SETS or not Path(name).is_dir():
+        return []
+    kind = "embedded" if name == "digits" else "public"
+    return [f"{name} is the {kind} set, not the folder here of that name; for the folder: ./{name}"]
 
 
 def _load_shards(source: str, settings: DataRecipe, *, whole: bool, reporter: Reporter | None) -> Data:

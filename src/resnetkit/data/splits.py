@@ -250,7 +250,7 @@ def stratified_split(labels: Tensor, share: float) -> tuple[np.ndarray, np.ndarr
     A class of two images or more keeps one and gives one at least; a class of one image keeps it.
     """
     array = labels.numpy()
-    held = []
+    held = [np.empty(0, dtype=np.int64)]
     for label in np.unique(array):
         members = np.flatnonzero(array == label)
         order = np.random.Generator(np.random.PCG64(key(SPLIT_SEED, "split", int(label)))).permutation(len(members))

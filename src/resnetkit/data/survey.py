@@ -6,14 +6,13 @@ is left out is counted, by reason.
 """
 
 import os
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetkit.data import filenames
+from resnetkit.data.classnames import describe_forms, same_in_other_form, told_apart
 from resnetkit.data.walk import HIDDEN, NO_IMAGE, Found, files_in, hidden_folders, subfolders, walk
 from resnetkit.errors import DataError, UsageError
 
@@ -45,6 +44,8 @@ class Layout:
     """For each split and class, where its images lie."""
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     """Files that are passed over, by the reason."""
+    notes: tuple[str, ...] = ()
+    """What was decided about names."""
 
     def place(self, split: str, name: str) -> Path:
         """Where the images of a class lie in a split, or should."""
@@ -67,6 +68,7 @@ class Listing:
     classes: tuple[str, ...]
     splits: dict[str, tuple[list[Path], list[int]]]
     left_out: dict[str, list[Path]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
@@ -107,7 +109,7 @@ class _Surveyor:
         else:
             members, folders = self._of_classes()
         left_out = {reason: sorted(paths) for reason, paths in self.left_out.items() if paths}
-        return Layout(self.folder, members, folders, left_out)
+        return Layout(self.folder, members, folders, left_out, tuple(_in_one_form(members, folders)))
 
     def _given(self) -> dict[str, Path]:
         """The splits that the caller names, and those beside them that their names tell."""
@@ -282,6 +284,21 @@ class _Surveyor:
         return True
 
 
+def _in_one_form(members: Members, folders: Folders) -> Iterator[str]:
+    """Call a class as train/ does where another split writes its name in another Unicode form; a line for each split.
+
+    A zip from a Mac holds é as two code points, and the same name from elsewhere as one.
+    """
+    for split, of in members.items():
+        forms = same_in_other_form(of, members.get("train", of))
+        forms = {name: theirs for name, theirs in forms.items() if theirs not in of}
+        for name, theirs in forms.items():
+            of[theirs] = of.pop(name)
+            folders[split, theirs] = folders.pop((split, name))
+        if forms:
+            yield describe_forms(forms, f"{folders[split, next(iter(forms.values()))].parent.name}/")
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / "recipe.toml").is_file() and (folder / "metrics.jsonl").is_file()
 
@@ -306,7 +323,7 @@ def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing
         if strangers := sorted(found - names):
             home = next(iter(place for (split, _), place in layout.folders.items() if split == "train")).parent
             raise DataError(
-                f"the training split has no image of {', '.join(strangers[:5])}",
+                f"the training split has no image of {', '.join(told_apart(strangers[:5], names))}",
                 file=home,
                 why="another split holds that class",
                 remedy=f"add images to {home / strangers[0]}, or take the class out",
@@ -317,7 +334,7 @@ def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing
     for split, of in members.items():
         pairs = [(path, label_of[name]) for name in classes for path in of.get(name, [])]
         splits[split] = ([path for path, _ in pairs], [label for _, label in pairs])
-    return Listing(classes, splits, layout.left_out)
+    return Listing(classes, splits, layout.left_out, layout.notes)
 
 
 def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterator[str]:
@@ -331,14 +348,6 @@ def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterato
                 counts[path.suffix.lower()] += 1
             kinds = f" ({', '.join(f'{count:,} {suffix}' for suffix, count in sorted(counts.items())[:5])})"
         yield f"{len(paths):,} files {reason}{kinds}, such as {first}"
-
-
-def twins(names: Iterable[str]) -> list[list[str]]:
-    """Groups of class names that a person, or another file system, takes for one."""
-    alike = defaultdict(list)
-    for name in sorted(names):
-        alike[re.sub(r"\s", "", unicodedata.normalize("NFC", name).casefold())].append(name)
-    return [group for group in alike.values() if len(group) > 1]
 
 
 def _names(folders: Iterable[Path]) -> str:

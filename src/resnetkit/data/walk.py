@@ -1,4 +1,4 @@
-"""Every file below a folder: the images, by their names, and what is passed over, with the reason. Opens no file."""
+"""Every file below a folder: which are images, by their names, and why the others are not. Opens no file."""
 
 import os
 from collections import defaultdict
@@ -33,6 +33,40 @@ class Found:
 def list_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted; hidden files, thumbnails, masks and links back are left out."""
     return sorted(walk(folder).images)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted, whatever its name; hidden files and those of the system are left out.
+
+    Each folder once, however many links lead to it. A folder that may not be read stands for what is in it.
+    """
+    files: list[Path] = []
+    seen, waiting = set(), [folder]
+    while waiting:
+        place = waiting.pop()
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        try:
+            with os.scandir(place) as entries:
+                inside = [(entry.name, _is_folder(entry)) for entry in entries]
+        except OSError:
+            files.append(place)
+            continue
+        files += [place / name for name, is_folder in inside if not is_folder and not _is_systems(name)]
+        below = [name for name, is_folder in inside if is_folder]
+        waiting += [place / name for name in sorted(below, reverse=True) if not _is_system_folder(name)]
+    return sorted(files)
+
+
+def _is_systems(name: str) -> bool:
+    """Whether a file is hidden, or one of those that systems put into folders."""
+    return name.startswith(".") or name.lower() in filenames.SYSTEM_FILES
+
+
+def _is_system_folder(name: str) -> bool:
+    return is_hidden(name) or name.lower() in filenames.SYSTEM_FOLDERS | {"@eadir"}
 
 
 def walk(folder: Path) -> Found:
@@ -73,7 +107,7 @@ def files_in(folder: Path) -> Found:
         names = [entry.name for entry in entries if not _is_folder(entry)]
     stems = {os.path.splitext(name)[0] for name in names}  # noqa: PTH122 - a million of them
     for name in names:
-        if name.startswith(".") or name.lower() in filenames.SYSTEM_FILES:
+        if _is_systems(name):
             continue
         path = folder / name
         stem, suffix = os.path.splitext(name)  # noqa: PTH122

@@ -11,8 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from resnetkit.data.classnames import twins
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey, twins
+from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries

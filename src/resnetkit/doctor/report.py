@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetkit.data.scan import shown
+from resnetkit.data.classnames import shown
 
 Severity = Literal["error", "warning", "note"]
 

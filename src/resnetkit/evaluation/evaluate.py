@@ -1,7 +1,7 @@
 """How good a classifier is on labelled images that it has not seen."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
+from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, shown, told_apart
 from resnetkit.data.dataset import Data
-from resnetkit.data.load import load_data
+from resnetkit.data.load import beside_named, load_data
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import DataError, UsageError
@@ -101,7 +102,9 @@ def evaluate(
     lies by now; `include_seen` scores them too.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
-    Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not
+    Classes are matched by name, by that of another Unicode form where there is just one, with a note. Where nobody has
+    named those of the weights, the folder's order is the head's; numbered folders are in the order of their numbers.
+    Raises `DataError` (exit code 3) for a class that the classifier does not
     know, and where it has seen every picture.
     Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
     Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
@@ -115,6 +118,10 @@ def evaluate(
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
     loaded = load_data(name, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
+    for note in beside_named(name):
+        logger.info("%s", note)
+    if crops == 10 and (pairs := mirrored(loaded.classes)):
+        logger.warning("classes %s and %s mirror each other, and five of ten crops are mirrored", *map(shown, pairs[0]))
     split_name, split = loaded.held_out()
     split, seen = _align(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:
@@ -144,18 +151,6 @@ def _settings(classifier: Classifier, name: str) -> DataRecipe:
     return settings
 
 
-def _say_order(classes: tuple[str, ...]) -> None:
-    """Numbers that are sorted as texts, 1, 10, 2, may be in another order than the outputs that nobody has named."""
-    if all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
-        shown, natural = ", ".join(classes[:4]), ", ".join(sorted(classes, key=int)[:3])
-        logger.warning(
-            "the weights name no classes: their outputs are taken in the order %s, …. "
-            "Where they are in the order %s, …: --classes FILE with the names in that order",
-            shown,
-            natural,
-        )
-
-
 def _align(data: Data, split: Split, classifier: Classifier) -> Split:
     """Number a split's labels as the classifier numbers its classes."""
     if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
@@ -164,8 +159,7 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             remedy="data of the kind that it was trained on",
         )
     if not classifier.named and len(data.classes) == len(classifier.classes):
-        _say_order(data.classes)
-        return split  # nobody has named the classes of these weights: the folder's order is the head's
+        return split.relabelled(_order_of_head(data.classes))
     known = {name: label for label, name in enumerate(classifier.classes)}
     if len(known) == 1000 and known.keys().isdisjoint(data.classes):
         # Folders of ImageNet are named by synset, classifiers of it by words; both are in the order of the synsets.
@@ -173,10 +167,29 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             resources.files("resnetkit").joinpath("data", "imagenet_synsets.txt").read_text(encoding="ascii").split()
         )
         known = {name: label for label, name in enumerate(synsets)}
+    if forms := same_in_other_form(data.classes, known):
+        logger.warning("%s", describe_forms(forms, data.name))
+        known |= {name: known[theirs] for name, theirs in forms.items()}
     if strangers := [name for name in data.classes if name not in known]:
         raise DataError(
-            f"the classifier does not know {', '.join(strangers[:5])}",
+            f"the classifier does not know {', '.join(told_apart(strangers[:5], known))}",
             file=data.name,
-            why=f"its classes are {', '.join(classifier.classes[:10])}{', …' if len(known) > 10 else ''}",
+            why=f"its classes are {', '.join(told_apart(classifier.classes[:10], data.classes))}"
+            f"{', …' if len(classifier.classes) > 10 else ''}",
         )
     return split.relabelled([known[name] for name in data.classes])
+
+
+def _order_of_head(names: Sequence[str]) -> list[int]:
+    """Where each class stands in a head that nobody has named: as the folder has it, or as its numbers do.
+
+    A folder lists 1, 10, 11, 2; whoever numbers classes and trains on them has them in the order of the numbers.
+    """
+    order = list(range(len(names)))
+    if not all(name.isdecimal() for name in names):
+        return order
+    by_number = sorted(order, key=lambda label: (int(names[label]), names[label]))
+    if by_number != order:
+        first, last = names[by_number[0]], names[by_number[-1]]
+        logger.warning("classes %s to %s are taken in the order of their numbers; --classes says another", first, last)
+    return [by_number.index(label) for label in order]

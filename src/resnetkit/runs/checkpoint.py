@@ -36,16 +36,24 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+    run: str = ""
+    """The identity of the run that wrote it; empty for one of a former version."""
 
 
 def save(
-    root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int
+    root: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+    run: str = "",
 ) -> Path:
     """Write `root/step-…` and, once it has been read back, delete all but the newest `keep`.
 
     Those of later steps go too: the run has gone back behind them, for they are damaged or their steps were others.
-    One process at a time may save under `root`. Raises `StorageError` (exit code 7); the checkpoints that were there
-    are then still there.
+    `run` is the identity of the run. One process at a time may save under `root`. Raises `StorageError` (exit code 7);
+    the checkpoints that were there are then still there.
     """
     target = root / f"step-{step:08d}"
     building = root / f"{BUILDING}{target.name}"
@@ -59,6 +67,7 @@ def save(
         manifest = {
             "format": FORMAT,
             "step": step,
+            "run": run,
             "files": {name: {"bytes": len(content), "sha256": sha256(content)} for name, content in files.items()},
         }
         for name, content in files.items():
@@ -90,16 +99,17 @@ def sweep(root: Path) -> None:
         shutil.rmtree(left_over)
 
 
-def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest(root: Path, run: str = "") -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a line about each newer one that does not.
 
+    With the identity of a `run`, one that another run has written does not; one of a former version does not say.
     Raises `CheckpointError` (exit code 4) where there are checkpoints but none verifies, and where one is of a newer
     format: to go back behind it would throw away what a newer resnetkit has done.
     """
     damaged: list[str] = []
     for folder in reversed(_steps(root)):
         try:
-            return _read(folder), damaged
+            return _read(folder, run), damaged
         except DamagedError as error:
             damaged.append(str(error))
     if damaged:
@@ -109,21 +119,26 @@ def newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def _read(folder: Path) -> Checkpoint:
-    files = _verified(folder)
+def _read(folder: Path, run: str = "") -> Checkpoint:
+    files, writer = _verified(folder)
+    if run and writer and writer != run:
+        raise DamagedError("the checkpoint does not belong to the run", file=folder, why="another run has written it")
     try:
         tensors = {
             name.removesuffix(".safetensors"): safetensors.torch.load(content)
             for name, content in files.items()
             if name.endswith(".safetensors")
         }
-        return Checkpoint(folder, _step(folder), tensors, dict(json.loads(files["state.json"])))
+        return Checkpoint(folder, _step(folder), tensors, dict(json.loads(files["state.json"])), writer)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DamagedError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
-    """The content of a checkpoint's files, all equal to its manifest. Raises `CheckpointError` (exit code 4)."""
+def _verified(folder: Path) -> tuple[dict[str, bytes], str]:
+    """The content of a checkpoint's files, all equal to its manifest, and the run that wrote it.
+
+    Raises `CheckpointError` (exit code 4).
+    """
     files: dict[str, bytes] = {}
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -142,7 +157,7 @@ def _verified(folder: Path) -> dict[str, bytes]:
                 raise DamagedError("the checkpoint is damaged", file=file, why="its SHA-256 is another")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
-    return files
+    return files, str(manifest.get("run", ""))
 
 
 def _read_back(folder: Path) -> None:

@@ -3,7 +3,7 @@
 runs/NAME/
 ├── recipe.toml          the resolved recipe
 ├── metrics.jsonl        one object for every epoch, one for the end, and what happened on the way
-├── images.safetensors   which images it has seen
+├── images.safetensors   which images it has seen, and the identity that its checkpoints have in common
 ├── checkpoints/         what going on needs
 └── model/               the result: model.safetensors and config.json
 """
@@ -15,10 +15,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine import storage
@@ -46,6 +49,10 @@ class Run:
     """What lay in its folder when it was opened."""
     changed: tuple[tuple[str, Any, Any], ...] = ()
     """Keys that differ from those it was begun with, by leave: name, old value, new value."""
+    identity: str = ""
+    """What tells its checkpoints from those of another run."""
+    unnamed: bool = False
+    """Whether nobody has said which folder it goes to, so that it may be another one of that name."""
 
     @property
     def journal(self) -> Journal:
@@ -69,7 +76,25 @@ class Run:
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that can be used, by now."""
-        return _newest(self.folder, self.recipe)[0]
+        return _newest(self.folder, self.recipe, self.identity)[0]
+
+    def claimed(self) -> "Run":
+        """The run with a folder that is its own: where nobody has named one, a new one, however many begin at once.
+
+        Raises `StorageError` (exit code 7).
+        """
+        if not self.unnamed:
+            return self
+        for number in count(1):
+            folder = self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
+            try:
+                folder.mkdir(parents=True)
+                return replace(self, folder=folder, unnamed=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise StorageError.from_os(error, "cannot use the run's folder", folder) from error
+        raise AssertionError
 
     def begin(self) -> None:
         """Cut the journal back to the checkpoint, and write the recipe. Raises `StorageError` (exit code 7).
@@ -170,23 +195,35 @@ def open_run(
         what, file = "the path is not UTF-8", repr(settings.data.name)
         raise UsageError(what, file=file, remedy="rename the folder, or train inside it as .") from error
     if old_recipe is None:
-        return Run(folder, settings, seen=seen)
+        return Run(folder, settings, seen=seen, identity=uuid4().hex, unnamed=out is None)
     before = load_recipe(old_recipe)
     changed = _changes(before, settings, old_recipe, allow)
-    reached, damaged = _newest(folder, settings)
+    identity = _identity(folder)
+    reached, damaged = _newest(folder, settings, identity)
+    if not identity:  # of a former version, or stopped before its first checkpoint
+        identity = (reached.run if reached else "") or uuid4().hex
     notes = [f"left out: {line}" for line in damaged]
     notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
-    return Run(folder, settings, reached, tuple(notes), seen, tuple(changed))
+    return Run(folder, settings, reached, tuple(notes), seen, tuple(changed), identity)
 
 
-def _newest(folder: Path, recipe: Recipe) -> tuple[Checkpoint | None, list[str]]:
+def _identity(folder: Path) -> str:
+    """What a run wrote down to know its checkpoints by; empty where it has not, or the file is damaged."""
+    try:
+        with safe_open(folder / "images.safetensors", "numpy") as images:
+            return (images.metadata() or {}).get("run", "")
+    except (OSError, SafetensorError):
+        return ""
+
+
+def _newest(folder: Path, recipe: Recipe, identity: str) -> tuple[Checkpoint | None, list[str]]:
     """As `checkpoint.newest`, but the step is counted in the recipe's batches.
 
     Where a run stands is a number of images; the checkpoint knows the size of the batches that led to it.
     """
-    reached, damaged = checkpoint.newest(folder / "checkpoints")
+    reached, damaged = checkpoint.newest(folder / "checkpoints", identity)
     if reached is not None:
         size = reached.state.get("batch_size")
         if not isinstance(size, int):

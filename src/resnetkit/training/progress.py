@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from resnetkit.data.classnames import mirrored, shown
 from resnetkit.data.dataset import Data
-from resnetkit.data.scan import shown
 from resnetkit.training.setup import Setup
 
 CLASSES = 12
@@ -26,13 +26,22 @@ def announcement(setup: Setup, length: str) -> list[str]:
     return [
         f"data      {data.name}: {len(data.classes)} classes; {sizes}",
         *class_counts(data),
-        *(f"note      {note}" for note in data.notes),
+        *(f"note      {note}" for note in (*data.notes, *doubts(setup))),
         f"model     {recipe.model.name}, {parameters:,} parameters, sees {setup.preprocess.size} px, {start}",
         f"compute   {setup.compute.describe()}",
         f"training  {length}",
         f"run       {setup.run.folder}",
         *left_out(data.unreadable),
     ]
+
+
+def doubts(setup: Setup) -> list[str]:
+    """What in a recipe does not go with the names of the classes."""
+    pairs = mirrored(setup.data.classes) if setup.recipe.augment.flip else []
+    if not pairs:
+        return []
+    first, more = " and ".join(map(shown, pairs[0])), f", and {len(pairs) - 1:,} pairs more" if pairs[1:] else ""
+    return [f"classes {first} are mirror images of each other{more}, and flip mirrors pictures: --augment.flip false"]
 
 
 def class_counts(data: Data) -> list[str]:

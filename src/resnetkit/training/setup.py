@@ -92,7 +92,7 @@ class Setup:
         """Write down what is to be done, and on which images."""
         if self.ranks.first:
             self.run.begin()
-            self.images.write(self.run.images)
+            self.images.write(self.run.images, self.run.identity)
 
     def write(self, **fields: Any) -> None:
         """Add a line to the journal."""

@@ -143,7 +143,8 @@ class State:
             "ranks": self.ranks.size,
             "torch": torch.__version__,
         }
-        checkpoint.save(self.run.checkpoints, self.step, tensors, state, keep=self.run.recipe.checkpoint.keep)
+        run, keep = self.run, self.run.recipe.checkpoint.keep
+        checkpoint.save(run.checkpoints, self.step, tensors, state, keep=keep, run=run.identity)
 
     def restore(self, reached: Checkpoint) -> None:
         """Be again as when `reached` was written. Raises `CheckpointError` (exit code 4) where it does not fit."""

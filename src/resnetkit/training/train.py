@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
+from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
 from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
@@ -52,6 +54,7 @@ def train(
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
+    leave_if_imported()
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
@@ -71,6 +74,8 @@ def train(
                 reporter.line(note)
             images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
+            setup = replace(setup, run=peers.from_first(setup.run.claimed))
+            folder = setup.run.folder
             if run.recipe.transfer.mode == "head":
                 return _train_head(setup)
             return _train_layers(setup, stopping, accept_data_change=accept_data_change)

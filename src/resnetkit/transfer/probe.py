@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.splits import Split
+from resnetkit.data.unreadable import whole_batch_lost
 from resnetkit.errors import UsageError
 from resnetkit.evaluation.metrics import Score, Tally
 from resnetkit.machine.console import Reporter
@@ -97,7 +98,12 @@ def _extract(
             why="it takes the features of all images at once",
             remedy="--recipe finetune --transfer.mode none, which trains every layer from the weights",
         )
-    return extract(classifier.network, classifier.preprocess, split, classifier.compute, views=views, progress=progress)
+    found = extract(
+        classifier.network, classifier.preprocess, split, classifier.compute, views=views, progress=progress
+    )
+    if found.lost and not len(found.labels):
+        raise whole_batch_lost(found.lost)
+    return found
 
 
 def _backbone(network: ResNet) -> dict[str, torch.Tensor]:

@@ -100,6 +100,21 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_named(pictures: Path, 
     assert {path: path.read_bytes() for path in pictures.rglob("*.*")} == before
 
 
+@pytest.mark.parametrize("seen_by", ["header", "decoder"])
+def test_a_folder_without_a_picture_that_can_be_read_is_one_line(seen_by: str, tmp_path: Path, cli) -> None:
+    fill(tmp_path / "photos", 2)
+    for path in (tmp_path / "photos").rglob("*.png"):
+        content = path.read_bytes()
+        path.write_bytes(b"no picture" if seen_by == "header" else content[:60] + bytes(40) + content[100:])
+    ended = cli("shard", tmp_path / "photos", "--out", tmp_path / "out")
+    assert ended.code == 3
+    assert ended.err.strip().splitlines()[-1].startswith("error: no image can be read in ")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    trained = cli("train", tmp_path / "photos", "--weights", "none", "--out", tmp_path / "run")
+    assert trained.code == 3
+    assert "no image" in trained.err.strip().splitlines()[-1]
+
+
 KILLED = """
 import sys
 from resnetkit.data.shards import write as sharding

@@ -26,6 +26,7 @@ from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
 from resnetkit.data.splits import listed_files
 from resnetkit.data.survey import Listing, list_folder
+from resnetkit.data.unreadable import refuse_unreadable
 from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
@@ -110,7 +111,7 @@ def shard(
                     move = partial(_move, progress, before, total)
                     _Writer(source, target, megabytes, move).split(name, order, state)
                     before += len(pairs)
-            return _finish(target, listing, state, left_out)
+            return _finish(source, target, listing, state, left_out)
     except (OSError, StorageError) as error:
         if isinstance(error, OSError):
             error = StorageError.from_os(error, "cannot write the shards", error.filename or target)
@@ -126,13 +127,16 @@ def _splits(source: Path, listing: Listing, validation: float) -> tuple[dict[str
     """The splits of a folder, made as training makes them where there are none, and what is left out and why."""
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(source, paths), strict=True))
-    splits = complete(listed_files(listing, entries), validation, source)
+    unreadable = {_below(path, source): entry.why for path, entry in entries.items() if entry.why}
+    listed = listed_files(listing, entries)
+    refuse_unreadable(source, listed, unreadable, len(paths), share=1.0)
+    splits = complete(listed, validation, source)
     pairs = {
         name: list(zip(splits[name].paths, splits[name].labels.tolist(), strict=True))
         for name in PREFIXES
         if name in splits and len(splits[name])
     }
-    return pairs, {_below(path, source): entry.why for path, entry in entries.items() if entry.why}
+    return pairs, unreadable
 
 
 def _plan(source: Path, listing: Listing, splits: dict[str, Pairs], megabytes: float, seed: int) -> str:
@@ -284,8 +288,8 @@ def _suffix(path: Path, content: bytes) -> str:
         return f".{(image.format or 'png').lower()}"
 
 
-def _finish(target: Path, listing: Listing, state: _Progress, left_out: dict[str, str]) -> dict[str, Any]:
-    """Write the description, unless it is there."""
+def _finish(source: Path, target: Path, listing: Listing, state: _Progress, left_out: dict[str, str]) -> dict[str, Any]:
+    """Write the description, unless it is there. Raises `DataError` (exit code 3) where no picture can be decoded."""
     splits: dict[str, list[dict[str, Any]]] = {}
     left_out = dict(left_out)
     for _, written in sorted(state.shards.items()):
@@ -293,6 +297,7 @@ def _finish(target: Path, listing: Listing, state: _Progress, left_out: dict[str
         if written.samples:
             entry = {name: getattr(written, name) for name in ("file", "samples", "bytes", "sha256")}
             splits.setdefault(written.split, []).append(entry)
+    refuse_unreadable(source, {"all": splits}, left_out, len(left_out), share=1.0)
     description = {"format": FORMAT, "classes": list(listing.classes), "splits": splits, "left_out": left_out}
     if not (target / DESCRIPTION).exists():
         replace_file(target / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
