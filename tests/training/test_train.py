@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
@@ -289,3 +290,20 @@ def test_class_weights_and_balanced_sampling_rescue_a_rare_class(tmp_path: Path)
     plain = red_answered("plain")
     assert red_answered("weights", class_weights="balanced") > plain
     assert red_answered("sampling", data={"sampling": "balanced"}) > plain
+
+
+def test_two_colours_of_fluorescence_are_learnt_and_the_third_is_named(tmp_path: Path, capfd) -> None:
+    """Blue is 0 in every picture; red or green is 100 levels lighter."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("actin", "tubulin")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for k in range(16):
+            pixels = rng.integers(0, 120, (20, 20, 3))
+            pixels[..., number] += 100
+            pixels[..., 2] = 0
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "cells" / name / f"{k:02d}.png")
+    settings = {"recipe": "scratch", "epochs": 6, "model": TINY["model"] | {"name": "resnet20"}, "device": "cpu"}
+    data = {"image_size": 20, "resize": None, "batch_size": 8}
+    classifier = rk.train(tmp_path / "cells", out=tmp_path / "run", data=data, precision="fp32", **settings)
+    assert classifier.metrics["top1"] == 100
+    assert "the blue channel is 0 in every training image" in capfd.readouterr().err

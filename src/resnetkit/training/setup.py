@@ -1,9 +1,11 @@
 """What a run starts from: fresh parameters or someone's weights, and how images are prepared for them."""
 
+from collections.abc import Iterator
+
 from torch import nn
 
 from resnetkit.data.dataset import Data
-from resnetkit.data.splits import Images, describe_split, measure
+from resnetkit.data.splits import CONSTANT, Images, describe_split, measure
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import Compute
@@ -58,11 +60,19 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
         mean, std = start.preprocess.mean, start.preprocess.std
     elif isinstance(data.train, Images):
         mean, std = measure(data.train)
+        data.notes.extend(_constant_channels(mean, std))
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     own = data.train.pixels.shape[-1] if isinstance(data.train, Images) else FOLDER_SIZE
     interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
     return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
+
+
+def _constant_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> Iterator[str]:
+    names = ("red", "green", "blue") if len(mean) == 3 else ("only",)
+    for name, level, deviation in zip(names, mean, std, strict=True):
+        if deviation == CONSTANT:
+            yield f"the {name} channel is {level * 255:.0f} in every training image: it tells nothing and is taken as 0"
 
 
 def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
