@@ -162,13 +162,14 @@ def compare_hashes(images: list[Path]) -> dict[str, dict[str, float]]:
         for name, change in CHANGES.items():
             of_copy = phash(change(image))
             distances[name].append(BITS if of_copy is None else (of_original ^ of_copy).bit_count())
-    result = {
+    result: dict[str, dict[str, float]] = {
         name: {str(near): round(sum(each <= near for each in of_change) / len(hashes), 3) for near in NEAR}
         for name, of_change in distances.items()
     }
     apart = Counter((one ^ other).bit_count() for one, other in combinations(hashes, 2))
     pairs = {str(near): sum(count for bits, count in apart.items() if bits <= near) for near in NEAR}
-    return result | {"pairs of originals": pairs | {"all": apart.total()}}
+    result["pairs of originals"] = {**pairs, "all": apart.total()}
+    return result
 
 
 def main() -> None:

@@ -187,3 +187,22 @@ def test_synsets_are_those_of_timm() -> None:
         == theirs
         == sorted(theirs)
     )
+
+
+def test_a_channel_that_is_constant_gets_a_deviation_that_can_be_divided_by() -> None:
+    """Blue of zeros, or of any other value; and one pixel of a million that is another is no reason for thousands."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (10, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    for value in (0, 7, 255):
+        pixels[:, 2] = value
+        mean, std = measure(pixels)
+        assert std[2] == 1.0
+        assert min(std) > 0.2
+        seen = Preprocess(20, mean, std).normalise(pixels)
+        assert seen[:, 2].abs().max() < 1e-3
+        assert seen[:, :2].std() == pytest.approx(1, abs=0.01)
+    pixels = torch.zeros(10, 3, 320, 320, dtype=torch.uint8)
+    pixels[0, 2, 0, 0] = 254
+    mean, std = measure(pixels)
+    assert std[2] == 0.0039
+    assert Preprocess(20, mean, std).normalise(pixels).abs().max() < 256

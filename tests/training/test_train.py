@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
@@ -95,6 +96,15 @@ def test_classes_that_mirror_each_other_are_named_where_pictures_are_flipped(
     notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note      classes")]
     said = "note      classes turn_left and turn_right are mirror images of each other, and flip mirrors pictures: "
     assert notes == ([f"{said}--augment.flip false"] if flip else [])
+
+
+def test_averaged_weights_do_not_lag_behind_a_short_run(tmp_path: Path) -> None:
+    """Two epochs of 20 steps and a memory of 50: the oracle is what the network itself has learnt."""
+    settings = {"quiet": True, "epochs": 2, "device": "cpu", "precision": "fp32"}
+    averaged = rk.train("digits", out=tmp_path / "averaged", **settings).metrics["top1"]
+    itself = rk.train("digits", out=tmp_path / "itself", optim={"ema": 0.0}, **settings).metrics["top1"]
+    assert averaged > itself - 10  # 68 points below it, with the random start in the average
+    assert averaged > 80
 
 
 def test_the_weights_that_are_best_on_validation_are_kept(tmp_path: Path) -> None:
@@ -296,3 +306,20 @@ def test_class_weights_and_balanced_sampling_rescue_a_rare_class(tmp_path: Path)
     plain = red_answered("plain")
     assert red_answered("weights", class_weights="balanced") > plain
     assert red_answered("sampling", data={"sampling": "balanced"}) > plain
+
+
+def test_two_colours_of_fluorescence_are_learnt_and_the_third_is_named(tmp_path: Path, capfd) -> None:
+    """Blue is 0 in every picture; red or green is 100 levels lighter."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("actin", "tubulin")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for k in range(16):
+            pixels = rng.integers(0, 120, (20, 20, 3))
+            pixels[..., number] += 100
+            pixels[..., 2] = 0
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "cells" / name / f"{k:02d}.png")
+    settings = {"recipe": "scratch", "epochs": 6, "model": TINY["model"] | {"name": "resnet20"}, "device": "cpu"}
+    data = {"image_size": 20, "resize": None, "batch_size": 8}
+    classifier = rk.train(tmp_path / "cells", out=tmp_path / "run", data=data, precision="fp32", **settings)
+    assert classifier.metrics["top1"] == 100
+    assert "the blue channel is 0 in every training image" in capfd.readouterr().err

@@ -298,8 +298,17 @@ def class_weights(split: Split, classes: int) -> Tensor:
     return torch.where(present, len(split) / (present.sum() * counts.clamp(min=1)), 0.0)
 
 
+CONSTANT = 1.0
+"""Stands for the deviation of a channel that has none: more than any can have, so what else comes there stays small."""
+LEAST_STD = 0.0039
+"""One level of 256: a channel with less is not made larger than that."""
+
+
 def measure(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 (N, C, H, W), in 0-1; rounded to four decimals."""
+    """Mean and standard deviation of each channel of uint8 (N, C, H, W), in 0-1; rounded to four decimals.
+
+    The deviation is `LEAST_STD` at least, and `CONSTANT` for a channel that is the same everywhere.
+    """
     mean, std = [], []
     for channel in range(pixels.shape[1]):
         counts = torch.bincount(pixels[:, channel].flatten().int(), minlength=256).double()
@@ -307,5 +316,6 @@ def measure(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         share = counts / counts.sum()
         average = float((share * values).sum())
         mean.append(round(average, 4))
-        std.append(round(math.sqrt(float((share * (values - average) ** 2).sum())), 4))
+        deviation = round(math.sqrt(float((share * (values - average) ** 2).sum())), 4)
+        std.append(CONSTANT if counts.count_nonzero() == 1 else max(deviation, LEAST_STD))
     return tuple(mean), tuple(std)

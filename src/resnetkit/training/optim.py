@@ -9,6 +9,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from resnetkit.recipes.schema import OptimRecipe, duration_steps
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def parameter_groups(network: nn.Module, settings: OptimRecipe) -> list[dict]:
     """All trained parameters once; BatchNorm and biases without weight decay unless `decay_all`.
@@ -100,5 +102,14 @@ class Schedule:
 
 
 def average_of(network: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of a network's parameters and BatchNorm statistics."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """A moving average of a network's parameters and BatchNorm statistics.
+
+    After n updates it keeps min(decay, (1 + n) / (10 + n)) of itself: else a short run is left with a large share
+    of its random start. n is the average's own `n_averaged`, which is stored with it.
+    """
+
+    def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
+        count = int(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averaged, current, updates)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)

@@ -11,7 +11,7 @@ from torch import nn
 from resnetkit.classifier import Classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.fingerprint import Fingerprint
-from resnetkit.data.splits import Split, measure
+from resnetkit.data.splits import CONSTANT, Split, measure
 from resnetkit.errors import CheckpointError, DataError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.console import Reporter
@@ -164,11 +164,19 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
         mean, std = start.preprocess.mean, start.preprocess.std
     elif pixels is not None:
         mean, std = measure(pixels)
+        data.notes.extend(_constant_channels(mean, std))
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     own = pixels.shape[-1] if pixels is not None else FOLDER_SIZE
     interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
     return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
+
+
+def _constant_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> Iterator[str]:
+    names = ("red", "green", "blue") if len(mean) == 3 else ("only",)
+    for name, level, deviation in zip(names, mean, std, strict=True):
+        if deviation == CONSTANT:
+            yield f"the {name} channel is {level * 255:.0f} in every training image: it tells nothing and is taken as 0"
 
 
 def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
