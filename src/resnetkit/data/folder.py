@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
-from resnetkit.data.scan import Entry, apart, copies, scan, shown
+from resnetkit.data.scan import Entry, apart, copies, scan
 from resnetkit.data.splits import Files, Images, Split, listed_files
 from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder, twins
 from resnetkit.data.unreadable import too_many
@@ -108,12 +108,12 @@ def _doubts(
 ) -> Iterator[str]:
     """The quick part of `resnetkit check`: a line for each kind of trouble, with its first example."""
     for group in twins(classes)[:1]:
-        yield f"the classes {' and '.join(map(shown, group))} look alike; if they are one, use one folder"
+        yield f"the classes {' and '.join(group)} look alike; if they are one, use one folder"
     if "train" in splits:
         sizes = Counter(splits["train"].labels.tolist())
         (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
         if many > IMBALANCE * few:
-            rare, common = shown(classes[least]), shown(classes[most])
+            rare, common = classes[least], classes[most]
             yield f"{common} has {many:,} images to train on and {rare} {few:,}; add some, or judge by per-class scores"
     places = {
         path: (split, str(label))
@@ -127,7 +127,7 @@ def _doubts(
         if far in found:
             first, *others = found[far][0]
             other = next((path for path in others if places[path] != places[first]), others[0])
-            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
+            names = " and ".join(os.path.relpath(path, folder) for path in (first, other))
             count = sum(len(group) for group in found[far])
             yield f"{count:,} images {what}, such as {names}: {_check(folder)}"
 

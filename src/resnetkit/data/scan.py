@@ -124,13 +124,6 @@ def apart(places: Iterable[tuple[str, str]]) -> str:
     return "classes" if len(classes) > 1 else "splits" if len(splits) > 1 else ""
 
 
-def shown(name: str) -> str:
-    """A name that stays on its line: what cannot be printed is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
-    )
-
-
 def _read(path: Path, stamp: Stamp, *, hashed: bool, decode: bool) -> Entry:
     def look(path: Path, stream: Stream) -> Entry:
         header = check_header(path, stream)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetkit.data.scan import shown
+from resnetkit.machine.console import shown
 
 Severity = Literal["error", "warning", "note"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from resnetkit.data.dataset import Data
-from resnetkit.data.scan import shown
+from resnetkit.machine.console import shown
 from resnetkit.training.setup import Setup
 
 CLASSES = 12
