@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError
 
 from resnetkit import __version__
 from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
-from resnetkit.errors import ResnetkitError, StorageError, UsageError
+from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError
 from resnetkit.machine.torchrun import place
 
 app = App(
@@ -32,6 +32,9 @@ app = App(
 )
 
 COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
+
+NO_MEMORY = ("failed to map segment", "cannot allocate memory")
+"""What the system's loader says of a library for which there is no room."""
 
 
 def _help_of(module: str) -> str:
@@ -95,9 +98,11 @@ def _known(error: BaseException) -> ResnetkitError | None:
     if isinstance(error, OSError) and error.filename is not None:
         return StorageError.from_os(error, "cannot use the file", error.filename)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        from resnetkit.errors import MemoryLimitError
-
         return MemoryLimitError("out of memory", remedy="--data.batch-size with half the number")
+    if isinstance(error, ImportError) and any(sign in str(error).lower() for sign in NO_MEMORY):
+        return MemoryLimitError(
+            "there is not enough memory to load PyTorch", why=str(error), remedy="a higher limit (ulimit -v), or none"
+        )
     return None
 
 
