@@ -9,16 +9,16 @@ from resnetkit.errors import UsageError
 
 RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1_000_000),
-    "image_size": (1, 65_536),
-    "limit": (20, 1_000_000_000),
+    "limit": (50, 1_000_000_000),
+    "mean": (-1000.0, 1000.0),
     "megabytes": (0.001, 1_000_000.0),
-    "near": (0, 7),
     "seed": (0, 2**63 - 1),
     "seeds": (1, 1000),
     "size": (1, 4096),
+    "std": (1e-6, 1000.0),
     "top": (1, 1_000_000),
     "validation": (0.0001, 0.9999),
-    "workers": (0, 1024),
+    "workers": (0, 256),
 }
 """Least and most; whole numbers where these are whole."""
 
@@ -30,10 +30,12 @@ def require(**values: float | None) -> None:
     """
     for name, value in values.items():
         least, most = RANGES[name]
-        kind = Integral if isinstance(least, int) else Real
-        if value is not None and not (isinstance(value, kind) and least <= value <= most):
-            flag, given = f"--{name.replace('_', '-')}", f"{value!r}"[:40]
-            what = "a whole number" if kind is Integral else "a number"
-            raise UsageError(
-                f"{flag} {given} cannot be", why=f"it is {what} from {least:,} to {most:,}", remedy=f"{flag} {least}"
-            )
+        whole = isinstance(least, int)
+        if value is None or (isinstance(value, Integral if whole else Real) and least <= value <= most):
+            continue
+        flag, kind = f"--{name.replace('_', '-')}", "a whole number" if whole else "a number"
+        raise UsageError(
+            f"{flag} {repr(value)[:40]} cannot be",
+            why=f"it is {kind} from {least:,} to {most:,}",
+            remedy=f"{flag} {least}",
+        )

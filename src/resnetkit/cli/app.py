@@ -114,5 +114,5 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
         flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        return f"{flag} {first['input']} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+        return f"{flag} {str(first['input'])[:100]} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
     return " ".join(str(error).split()).rstrip(".")

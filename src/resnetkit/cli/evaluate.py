@@ -16,6 +16,7 @@ from resnetkit.cli.options import (
     importing,
 )
 from resnetkit.cli.printing import answer, answer_json, aside
+from resnetkit.ranges import require
 from resnetkit.weights.hints import Hints
 
 
@@ -57,6 +58,7 @@ def evaluate_command(
     include_seen
         Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
     """
+    require(batch_size=batch_size, workers=workers)
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
         from resnetkit.machine.console import Reporter

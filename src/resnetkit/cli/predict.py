@@ -14,6 +14,7 @@ from resnetkit.cli.options import (
     importing,
 )
 from resnetkit.cli.printing import answer_json, answer_table, aside
+from resnetkit.ranges import require
 from resnetkit.weights.hints import Hints
 
 
@@ -45,14 +46,11 @@ def predict_command(
     top
         How many classes to name.
     """
-    from resnetkit.errors import UsageError
-
+    require(top=top, batch_size=batch_size)
     with importing():
         from resnetkit.prediction import Prediction, predict_each
         from resnetkit.weights.load import load
 
-    if top < 1:
-        raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
     classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []

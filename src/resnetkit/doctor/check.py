@@ -17,6 +17,7 @@ from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report
 from resnetkit.errors import DataError, UsageError
+from resnetkit.ranges import require
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
@@ -43,7 +44,7 @@ def check(
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 64 bits, 0-7. `cache` is a folder for what was read, so that the next run reads only
     what has changed: None keeps nothing. Layout problems are findings. Raises `DataError` (exit code 3) where there
-    is no such folder or no image in it, and `UsageError` (exit code 2) for `near`.
+    is no such folder or no image in it, and `UsageError` (exit code 2) for `near` and `workers`.
     """
     if near not in range(8):
         raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy="0 to 7")
@@ -85,6 +86,7 @@ def _survey(folder: Path) -> Layout:
 
 
 def _read(folder: Path, layout: Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+    require(workers=workers)
     paths = [path for _, _, path in layout.images()]
     return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
 

@@ -22,6 +22,7 @@ from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
+from resnetkit.ranges import require
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256
@@ -100,9 +101,11 @@ def evaluate(
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name. Raises `DataError` (exit code 3) for a class that the classifier does not
     know, and where it has seen every picture.
-    Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
+    Raises `UsageError` (exit code 2) for a number that cannot be, and for ten crops where resizing leaves no
+    margin to crop in.
     Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
     """
+    require(batch_size=batch_size, workers=workers)
     name, look = str(data), classifier.preprocess
     if crops == 10 and (look.resize or look.size) <= look.size:
         raise UsageError(

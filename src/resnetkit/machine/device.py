@@ -70,11 +70,18 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise UsageError(
-                f"device {device!r} is not on this machine", why=str(error).splitlines()[0], remedy="--device auto"
+                f"device {device[:40]!r} is not on this machine", why=f"it has {', '.join(_devices())}", remedy="--device auto"
             ) from error
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(chosen) else "fp32"
     return Compute(chosen, precision)
+
+
+def _devices() -> list[str]:
+    """What `choose` takes on this machine."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if found is not None else 0
+    return ["cpu", *([found.type] if count == 1 else [f"{found}:{number}" for number in range(count)])] if found else ["cpu"]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

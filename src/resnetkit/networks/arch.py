@@ -18,7 +18,8 @@ EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
 """Channels that a block puts out for each channel of its stage's width."""
 CONVOLUTIONS: dict[BlockKind, int] = {"basic": 2, "bottleneck": 3}
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Depth = Annotated[int, Field(ge=1, le=10_000)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -30,7 +31,7 @@ class Arch:
     Raises `UsageError` (exit code 2) for a value that a field cannot have, and for values that do not go together.
     """
 
-    depths: tuple[Count, ...]
+    depths: tuple[Depth, ...]
     """Blocks in each stage."""
     block: BlockKind = "basic"
     """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end (paper, Figure 5)."""
