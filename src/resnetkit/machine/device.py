@@ -68,9 +68,13 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
         try:
             chosen = torch.device(device)
             torch.empty(0, device=chosen)
+            if chosen.type not in _devices():
+                raise NotImplementedError("nothing is computed there")
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise UsageError(
-                f"device {device[:40]!r} is not on this machine", why=f"it has {', '.join(_devices())}", remedy="--device auto"
+                f"device {device[:40]!r} is not on this machine",
+                why=f"it has {', '.join(_devices())}",
+                remedy="--device auto",
             ) from error
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(chosen) else "fp32"
@@ -78,10 +82,12 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
 
 
 def _devices() -> list[str]:
-    """What `choose` takes on this machine."""
+    """What `choose` takes on this machine, beside "auto"."""
     found = torch.accelerator.current_accelerator(check_available=True)
-    count = torch.accelerator.device_count() if found is not None else 0
-    return ["cpu", *([found.type] if count == 1 else [f"{found}:{number}" for number in range(count)])] if found else ["cpu"]
+    if found is None:
+        return ["cpu"]
+    numbered = [f"{found.type}:{number}" for number in range(torch.accelerator.device_count())]
+    return ["cpu", found.type, *(numbered if len(numbered) > 1 else ())]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
