@@ -4,6 +4,7 @@ Nothing heavy is imported here: a command's module, and torch with it, is loaded
 """
 
 import ast
+import errno
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from cyclopts import App, CycloptsError
 
 from resnetkit import __version__
 from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
-from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError
+from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError, clipped
 from resnetkit.machine.torchrun import place
 
 app = App(
@@ -95,6 +96,8 @@ def _known(error: BaseException) -> ResnetkitError | None:
         return error
     if isinstance(error, CycloptsError):
         return UsageError(_usage(error), remedy="--help")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"the name {clipped(str(error.filename))} cannot be", why="it is too long for a file")
     if isinstance(error, OSError) and error.filename is not None:
         return StorageError.from_os(error, "cannot use the file", error.filename)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -114,5 +117,5 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
         flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        return f"{flag} {str(first['input'])[:100]} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(str(error).split()).rstrip(".")
+        return f"{flag} {clipped(str(first['input']))} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return clipped(" ".join(str(error).split())).rstrip(".")
