@@ -125,7 +125,7 @@ def _count_stem(tally: _Tally, arch: Arch, height: int, width: int) -> Shape:
     if min(height, width) < smallest or max(height, width) > LARGEST:
         raise UsageError(
             f"images of {width} x {height} px cannot be",
-            why=f"a side is from {smallest} to {LARGEST:,}",
+            why=f"the smallest that works is {smallest} x {smallest}, the longest side {LARGEST:,}",
             remedy="--image-size 224",
         )
     x = tally.convolve((arch.in_channels, height, width), arch.stem_width, kernel, stride, padded=arch.stem_padding)
