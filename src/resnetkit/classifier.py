@@ -86,7 +86,9 @@ class Classifier:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         replace_file(folder / WEIGHTS, weights)
-        replace_file(folder / CONFIG, json.dumps(self._config(sha256(weights)), indent=2, ensure_ascii=False).encode())
+        config = json.dumps(self._config(sha256(weights)), indent=2, ensure_ascii=False)
+        # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
+        replace_file(folder / CONFIG, config.encode(errors="backslashreplace"))
         if remember:
             self.folder = folder
         return folder

@@ -13,9 +13,21 @@ ResnetkitError          1   a fault of ours
 
 import difflib
 import errno
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Self
+
+
+def clipped(text: str) -> str:
+    """A text in which no word is so long that it would fill the terminal."""
+    return re.sub(r"\S{80,}", lambda word: f"{word[0][:40]}…{word[0][-20:]}", text)
+
+
+def _first(names: Sequence[str], width: int = 160) -> str:
+    """Names with commas between, as many as fit."""
+    line = ", ".join(names)
+    return line if len(line) <= width else f"{line[:width].rpartition(', ')[0]}, …"
 
 
 class ResnetkitError(Exception):
@@ -55,12 +67,12 @@ class UsageError(ResnetkitError):
         file: str | PathLike[str] | None = None,
         remedy: str | None = None,
     ) -> Self:
-        """`name` is not one of `known`: name the nearest, or all where they are few."""
-        names = sorted(known)
+        """`name` is not one of `known`: name the nearest, or as many as fit on two lines."""
+        names, name = sorted(known), clipped(name)
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
         if near:
             return cls(f"unknown {kind} {name!r}", file=file, remedy=near[0])
-        return cls(f"unknown {kind} {name!r}", file=file, why=f"known are {', '.join(names)}", remedy=remedy)
+        return cls(f"unknown {kind} {name!r}", file=file, why=f"known are {_first(names)}", remedy=remedy)
 
 
 class DataError(ResnetkitError):

@@ -11,6 +11,7 @@ import torch
 from resnetkit.classifier import Classifier
 from resnetkit.data.walk import list_files
 from resnetkit.errors import DataError
+from resnetkit.ranges import require
 
 BATCH_SIZE = 32
 
@@ -56,7 +57,11 @@ def find_files(inputs: Iterable[str | Path]) -> list[Path]:
 def predict_each(
     classifier: Classifier, inputs: Iterable[str | Path], *, top: int = 5, batch_size: int = BATCH_SIZE
 ) -> Iterator[Prediction]:
-    """Predictions one by one, as they are ready: one for each file, also for a file that cannot be read."""
+    """Predictions one by one, as they are ready: one for each file, also for a file that cannot be read.
+
+    Raises `UsageError` (exit code 2) for a number that cannot be.
+    """
+    require(top=top, batch_size=batch_size)
     top = min(top, len(classifier.classes))
     files = find_files(inputs)
     with ThreadPoolExecutor() as pool:

@@ -49,3 +49,12 @@ def test_the_machine_is_described_by_versions() -> None:
 @pytest.mark.gpu
 def test_an_accelerator_is_taken_where_there_is_one() -> None:
     assert choose("auto").device.type != "cpu"
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "cuda:99", "gpu", "x" * 1000, "cpu\x1b[1m"])
+def test_a_device_that_is_not_there_is_refused_in_few_words(name: str) -> None:
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(UsageError, match=r"is not on this machine: it has cpu.* Try: --device auto$") as refused:
+        choose(name)
+    assert len(str(refused.value)) < 200

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import resnetkit as rk
+from resnetkit.errors import StorageError
 from resnetkit.weights.hub import model_card
 
 COMMIT = "a" * 40
@@ -129,6 +130,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
     offline = program("import resnetkit as rk; print(rk.load('user/digits').classes)", HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
     assert len(hub.requests) == before
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_one_line(digits_run: Path) -> None:
+    """Nobody listens at that address."""
+    with pytest.raises(
+        StorageError, match=r"as user/digits: .*refused\. Try: once more, when http://127.0.0.1:9 can be"
+    ):
+        rk.push(rk.load(digits_run), "user/digits", endpoint="http://127.0.0.1:9", token="none")
 
 
 def test_the_card_says_what_was_measured(digits_run: Path) -> None:

@@ -4,16 +4,18 @@ Nothing heavy is imported here: a command's module, and torch with it, is loaded
 """
 
 import ast
-import logging
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
 from resnetkit import __version__
-from resnetkit.errors import ResnetkitError, StorageError, UsageError
+from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
+from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError, clipped
 from resnetkit.machine.torchrun import place
 
 app = App(
@@ -31,6 +33,9 @@ app = App(
 )
 
 COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
+
+NO_MEMORY = ("failed to map segment", "cannot allocate memory")
+"""What the system's loader says of a library for which there is no room."""
 
 
 def _help_of(module: str) -> str:
@@ -50,13 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    _say_notes()
+    open_streams()
+    say_notes()
     try:
         code = app(words, exit_on_error=False, print_error=False)
-        _flush()
+        finish_answer()
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
-            raise
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                aside(line)
         code = _report(error)
     code = code if isinstance(code, int) else 0
     if not place().alone:
@@ -67,21 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _say_notes() -> None:
-    """Let what the library notes on its way reach people, once, on stderr."""
-    notes = logging.getLogger("resnetkit")
-    notes.setLevel(logging.INFO)
-    notes.propagate = False
-    notes.handlers = [logging.StreamHandler(sys.stderr)]
-
-
 def _report(error: BaseException) -> int:
-    """Say what happened in one line on stderr; give the exit code."""
+    """Say what happened in one line on stderr; give the exit code, which says it where nobody reads the line."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
-    if isinstance(error, BrokenPipeError):
-        _close(1)  # the reader of our output has gone; there is nobody to tell
-        return 0
     if isinstance(error, KeyboardInterrupt):
         return _say("interrupted.", 130)
     known = _known(error)
@@ -91,28 +87,8 @@ def _report(error: BaseException) -> int:
 
 
 def _say(what: str, code: int) -> int:
-    """Tell people why the command ends with `code`; where nobody reads it, the code still says it."""
-    try:
-        print(f"error: {what}", file=sys.stderr)
-    except OSError:
-        _close(2)
+    aside(f"error: {' '.join(what.split())}")
     return code
-
-
-def _flush() -> None:
-    """Write what is still to be written while an error can be told."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _close(1)
-        raise StorageError.from_os(error, "cannot write the answer", "stdout") from error
-
-
-def _close(descriptor: int) -> None:
-    """Nothing more goes there, nor does Python try once more on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _known(error: BaseException) -> ResnetkitError | None:
@@ -120,12 +96,16 @@ def _known(error: BaseException) -> ResnetkitError | None:
         return error
     if isinstance(error, CycloptsError):
         return UsageError(_usage(error), remedy="--help")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"the name {clipped(str(error.filename))} cannot be", why="it is too long for a file")
     if isinstance(error, OSError) and error.filename is not None:
         return StorageError.from_os(error, "cannot use the file", error.filename)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        from resnetkit.errors import MemoryLimitError
-
         return MemoryLimitError("out of memory", remedy="--data.batch-size with half the number")
+    if isinstance(error, ImportError) and any(sign in str(error).lower() for sign in NO_MEMORY):
+        return MemoryLimitError(
+            "there is not enough memory to load PyTorch", why=str(error), remedy="a higher limit (ulimit -v), or none"
+        )
     return None
 
 
@@ -137,5 +117,5 @@ def _usage(error: CycloptsError) -> str:
     if isinstance(cause, ValidationError):
         first = cause.errors()[0]
         flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        return f"{flag} {first['input']} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return " ".join(str(error).split()).rstrip(".")
+        return f"{flag} {clipped(str(first['input']))} cannot be: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return clipped(" ".join(str(error).split())).rstrip(".")

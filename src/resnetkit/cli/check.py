@@ -5,7 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Json, Workers, console, print_json
+from resnetkit.cli.options import Json, Workers
+from resnetkit.cli.printing import answer, answer_json, console
 
 
 def check_command(
@@ -34,7 +35,7 @@ def check_command(
     with Reporter().progress(None, 0, unit="images") as progress:
         report = check(data, workers=workers, progress=progress)
     if json_output:
-        print_json(report.to_dict())
+        answer_json(report.to_dict())
     else:
-        print(report.to_text(min(console().width, 100)))
+        answer(*report.to_text(min(console().width, 100)).split("\n"))
     return 3 if strict and report.serious else 0

@@ -1,6 +1,5 @@
 """`resnetkit evaluate`."""
 
-import sys
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -15,8 +14,9 @@ from resnetkit.cli.options import (
     Strict,
     Workers,
     importing,
-    print_json,
 )
+from resnetkit.cli.printing import answer, answer_json, aside
+from resnetkit.ranges import require
 from resnetkit.weights.hints import Hints
 
 
@@ -58,6 +58,7 @@ def evaluate_command(
     include_seen
         Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
     """
+    require(batch_size=batch_size, workers=workers)
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
         from resnetkit.machine.console import Reporter
@@ -76,16 +77,16 @@ def evaluate_command(
     )
     unreadable: dict[str, str] = report["unreadable"]
     for file, why in unreadable.items():
-        print(f"left out: {file}: {why}", file=sys.stderr)
+        aside(f"left out: {file}: {why}")
     if json_output:
-        print_json({"model": source, "compute": classifier.compute.describe()} | report)
+        answer_json({"model": source, "compute": classifier.compute.describe()} | report)
     else:
-        print(
+        answer(
             f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
             f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
         )
         if report["seen"]:
-            print(f"{report['seen']:,} more were seen in training and are not counted.")
+            answer(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:
-            print(f"{len(unreadable)} images could not be read and are not counted.")
+            answer(f"{len(unreadable)} images could not be read and are not counted.")
     return 9 if strict and unreadable else 0

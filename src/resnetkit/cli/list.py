@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from resnetkit.cli.options import Json, console, print_json
+from resnetkit.cli.options import Json
+from resnetkit.cli.printing import answer_json, answer_table
 
 Rows = list[dict[str, Any]]
 
@@ -21,7 +22,7 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
     """
     rows = ROWS[kind]()
     if json_output:
-        print_json({kind: rows})
+        answer_json({kind: rows})
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -37,7 +38,7 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
         )
     for row in rows:
         table.add_row(*map(_brief, row.values()))
-    console().print(table)
+    answer_table(table)
 
 
 def _model_rows() -> Rows:

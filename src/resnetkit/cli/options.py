@@ -1,13 +1,12 @@
-"""What several commands share: their flags, and how they print."""
+"""What several commands share: their flags, and how PyTorch is imported."""
 
 import gc
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
 
@@ -75,19 +74,3 @@ def importing() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
-
-
-def print_json(report: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    line = json.dumps(report, ensure_ascii=False)
-    # A file name that is not UTF-8 reaches us with lone surrogates; escaped, it parses back to the same name.
-    if any("\ud800" <= character <= "\udfff" for character in line):
-        line = json.dumps(report)
-    print(line, flush=True)
-
-
-def console() -> Any:
-    """Where tables go: stdout, as wide as it is."""
-    from rich.console import Console
-
-    return Console(highlight=False)

@@ -1,6 +1,5 @@
 """`resnetkit predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,10 @@ from resnetkit.cli.options import (
     Model,
     Precision,
     Strict,
-    console,
     importing,
-    print_json,
 )
+from resnetkit.cli.printing import answer_json, answer_table, aside
+from resnetkit.ranges import require
 from resnetkit.weights.hints import Hints
 
 
@@ -47,44 +46,39 @@ def predict_command(
     top
         How many classes to name.
     """
-    from resnetkit.errors import UsageError
-
+    require(top=top, batch_size=batch_size)
     with importing():
         from resnetkit.prediction import Prediction, predict_each
         from resnetkit.weights.load import load
 
-    if top < 1:
-        raise UsageError(f"--top {top} cannot be", why="at least one class is named", remedy="--top 1")
     classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
     failed = 0
     rows: list[Prediction] = []
     for row in predict_each(classifier, images, top=top, batch_size=batch_size):
         failed += row.error is not None
         if json_output:
-            print_json(row.to_dict())
+            answer_json(row.to_dict())
         else:
             rows.append(row)
     if not json_output:
         _print_predictions(rows)
     if failed:
-        print(f"{failed} of the images could not be read.", file=sys.stderr)
+        aside(f"{failed} of the images could not be read.")
     return 9 if strict and failed else 0
 
 
 def _print_predictions(rows: list[Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("file", "most probable", "then"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        file = Text(row.file.encode(errors="backslashreplace").decode())
         if row.error is not None:
-            table.add_row(file, Text(row.error, style="red"), "")
+            table.add_row(row.file, row.error, "", style="red")
             continue
         (label, share), *others = row.top
         then = ", ".join(f"{name} {part:.1%}" for name, part in others)
-        table.add_row(file, Text(f"{label} {share:.1%}"), Text(then))
-    console().print(table)
+        table.add_row(row.file, f"{label} {share:.1%}", then)
+    answer_table(table)

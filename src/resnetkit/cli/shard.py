@@ -1,12 +1,12 @@
 """`resnetkit shard`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Json, Strict, print_json
+from resnetkit.cli.options import Json, Strict
+from resnetkit.cli.printing import answer, answer_json, aside
 
 
 def shard_command(
@@ -50,17 +50,17 @@ def shard_command(
         description = shard(folder, out, megabytes=megabytes, validation=validation, seed=seed, progress=progress)
     left_out: dict[str, str] = description["left_out"]
     for file, why in left_out.items():
-        print(f"left out: {file}: {why}", file=sys.stderr)
+        aside(f"left out: {file}: {why}")
     splits = {
         name: {"shards": len(parts)} | {key: sum(part[key] for part in parts) for key in ("samples", "bytes")}
         for name, parts in description["splits"].items()
     }
     if json_output:
-        print_json({"out": str(out), "classes": description["classes"], "splits": splits, "left_out": left_out})
+        answer_json({"out": str(out), "classes": description["classes"], "splits": splits, "left_out": left_out})
     else:
         for name, sums in splits.items():
-            print(f"{name}: {sums['samples']:,} images in {sums['shards']:,} shards, {sums['bytes'] / 1e6:,.1f} MB")
+            answer(f"{name}: {sums['samples']:,} images in {sums['shards']:,} shards, {sums['bytes'] / 1e6:,.1f} MB")
         if left_out:
-            print(f"{len(left_out)} images could not be read and are not in the shards.")
-        print(f"Next:\n  resnetkit train {out}")
+            answer(f"{len(left_out)} images could not be read and are not in the shards.")
+        answer("Next:", f"  resnetkit train {out}")
     return 9 if strict and left_out else 0

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import DataRoot, Json, print_json
+from resnetkit.cli.options import DataRoot, Json
+from resnetkit.cli.printing import answer, answer_json
 
 
 def study_command(
@@ -42,6 +43,6 @@ def study_command(
 
     outcome = run_study(name, quick=quick, out=out, data_root=data_root, seeds=seeds)
     if json_output:
-        print_json({"study": name, "quick": quick, "out": str(outcome.folder), "answer": outcome.answer})
+        answer_json({"study": name, "quick": quick, "out": str(outcome.folder), "answer": outcome.answer})
     else:
-        print(f"{outcome.answer}\n\nThe page: {outcome.folder / 'index.html'}")
+        answer(*outcome.answer.split("\n"), "", f"The page: {outcome.folder / 'index.html'}")

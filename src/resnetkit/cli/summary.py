@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import RECIPE_KEYS, Json, console, print_json
+from resnetkit.cli.options import RECIPE_KEYS, Json
+from resnetkit.cli.printing import answer_json, answer_table
 from resnetkit.recipes.schema import ModelRecipe
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def summary_command(
     arch, size = _arch(name, changes)
     summary = summarise(arch, size if image_size is None else image_size)
     if json_output:
-        print_json({"model": name} | summary.to_dict())
+        answer_json({"model": name} | summary.to_dict())
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -57,7 +58,7 @@ def summary_command(
         table.add_row(stage.name, _times(stage.output), f"{stage.parameters:,}", f"{stage.multiply_adds:,}")
     table.add_section()
     table.add_row(f"{arch.layers} layers", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
-    console().print(table)
+    answer_table(table)
 
 
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":

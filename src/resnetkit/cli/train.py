@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import RECIPE_KEYS, DataRoot, Json, Strict, importing, print_json
+from resnetkit.cli.options import RECIPE_KEYS, DataRoot, Json, Strict, importing
+from resnetkit.cli.printing import answer, answer_json
 from resnetkit.machine.torchrun import place
 from resnetkit.recipes.schema import Recipe
 
@@ -81,16 +82,15 @@ def train_command(
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
         report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
         extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
-        print_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
+        answer_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
-        print(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
+        answer(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
         hints = {
             f"resnetkit predict {run} PICTURE…": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
         if classifier.origin.data == "digits":
             hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
-        print("Next:")
-        for hint, what in hints.items():
-            print(f"  {hint:{max(map(len, hints))}}  {what}")
+        width = max(map(len, hints))
+        answer("Next:", *(f"  {hint:{width}}  {what}" for hint, what in hints.items()))
     return 9 if strict and figures["unreadable"] else 0

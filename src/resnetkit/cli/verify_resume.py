@@ -4,7 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Json, print_json
+from resnetkit.cli.options import Json
+from resnetkit.cli.printing import answer, answer_json
 
 
 def verify_resume_command(
@@ -37,12 +38,12 @@ def verify_resume_command(
     verdict = verify_resume(recipe, data=data, limit=limit)
     exact = not verdict.differences
     if json_output:
-        print_json({"exact": exact} | asdict(verdict))
+        answer_json({"exact": exact} | asdict(verdict))
     elif exact:
-        print(
+        answer(
             f"exact: killed and resumed from step {verdict.resumed_from}, the run ended with the same journal and the "
             f"same {verdict.tensors} tensors, to the bit ({verdict.seconds:.0f} s)"
         )
     else:
-        print(f"not exact: {', '.join(verdict.differences[:5])} and so on, {len(verdict.differences)} in all")
+        answer(f"not exact: {', '.join(verdict.differences[:5])} and so on, {len(verdict.differences)} in all")
     return 0 if exact else 1

@@ -5,6 +5,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from resnetkit.machine.console import shown
+
 _LEFT_RIGHT = (
     *(("left", "right"), ("links", "rechts"), ("gauche", "droite"), ("izquierda", "derecha"), ("sinistra", "destra")),
     *(("esquerda", "direita"), ("лев", "прав"), ("左", "右"), ("왼", "오른"), ("좌", "우"), ("يسار", "يمين")),
@@ -16,13 +18,6 @@ _TOKENS = (("l", "r"), ("lh", "rh"), ("lhs", "rhs"), ("lt", "rt"), ("ccw", "cw")
 """Whole words of names, where there are others: `hand_L`, but not the letters L and R."""
 _LETTERS = (("b", "d"), ("p", "q"))
 """Whole words that mirror each other in lower case only."""
-
-
-def shown(name: str) -> str:
-    """A name that stays on its line: what cannot be printed is escaped."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
-    )
 
 
 def told_apart(names: Iterable[str], others: Iterable[str] = ()) -> list[str]:

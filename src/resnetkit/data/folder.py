@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetkit.data.classnames import shown, told_apart, twins
+from resnetkit.data.classnames import told_apart, twins
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
 from resnetkit.data.scan import Entry, apart, copies, scan
@@ -92,7 +92,7 @@ def _doubts(
         sizes = Counter(splits["train"].labels.tolist())
         (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
         if many > IMBALANCE * few:
-            rare, common = shown(classes[least]), shown(classes[most])
+            rare, common = classes[least], classes[most]
             yield f"{common} has {many:,} images to train on and {rare} {few:,}; add some, or judge by per-class scores"
     places = {
         path: (split, str(label))
@@ -106,7 +106,7 @@ def _doubts(
         if far in found:
             first, *others = found[far][0]
             other = next((path for path in others if places[path] != places[first]), others[0])
-            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
+            names = " and ".join(os.path.relpath(path, folder) for path in (first, other))
             count = sum(len(group) for group in found[far])
             yield f"{count:,} images {what}, such as {names}: {check_command(folder)}"
 

@@ -1,8 +1,10 @@
 """The named sets: digits, Fashion-MNIST, CIFAR, ImageNet. To know their names takes no torch."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -50,7 +52,7 @@ def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | N
         where = root or default_data_root()
         try:
             train, test = (make(where, train=part, download=root is None) for part in (True, False))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError, HTTPException) as error:
             remedy = f"put {expected} into {where}"
             if root is not None:
                 remedy += ", or leave out --data-root to download"
@@ -67,8 +69,10 @@ def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | N
 
 
 def _short(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    return str(reason).partition("\n")[0].rstrip(".")[:200]
+    """Why, in one line. Of torchvision's several, the first names the file and the last the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0]
+    return re.sub(r"<urlopen error (.*)>", r"\1", line).rstrip(".")[:200]
 
 
 def _imagenet(root: Path | None, settings: "DataRecipe") -> "Data":

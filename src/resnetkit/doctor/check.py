@@ -20,6 +20,7 @@ from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
 from resnetkit.errors import DataError, UsageError
+from resnetkit.ranges import require
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a hash cannot tell apart."""
@@ -55,7 +56,7 @@ def check(
     differ in at most `near` of 63 bits, 0-10; None takes 10, or 6 where the median shorter side is under 64 pixels.
     `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing. Layout
     problems are findings. Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
-    `UsageError` (exit code 2) for `near`.
+    `UsageError` (exit code 2) for `near` and `workers`.
     """
     if near is not None and near not in range(NEAR + 1):
         raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
@@ -100,6 +101,7 @@ def _survey(folder: Path) -> Layout:
 
 
 def _read(folder: Path, layout: Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+    require(workers=workers)
     paths = [path for _, _, path in layout.images()]
     return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resnetkit.data.classnames import shown
+from resnetkit.machine.console import shown
 
 Severity = Literal["error", "warning", "note"]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
-from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, shown, told_apart
+from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import beside_named, load_data
 from resnetkit.data.named import NAMED_SETS
@@ -24,6 +24,7 @@ from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
+from resnetkit.ranges import require
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256
@@ -106,9 +107,11 @@ def evaluate(
     named those of the weights, the folder's order is the head's; numbered folders are in the order of their numbers.
     Raises `DataError` (exit code 3) for a class that the classifier does not
     know, and where it has seen every picture.
-    Raises `UsageError` (exit code 2) for ten crops where resizing leaves no margin to crop in.
+    Raises `UsageError` (exit code 2) for a number that cannot be, and for ten crops where resizing leaves no
+    margin to crop in.
     Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
     """
+    require(batch_size=batch_size, workers=workers)
     name, look = str(data), classifier.preprocess
     if crops == 10 and (look.resize or look.size) <= look.size:
         raise UsageError(
@@ -121,7 +124,7 @@ def evaluate(
     for note in beside_named(name):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):
-        logger.warning("classes %s and %s mirror each other, and five of ten crops are mirrored", *map(shown, pairs[0]))
+        logger.warning("classes %s and %s mirror each other, and five of ten crops are mirrored", *pairs[0])
     split_name, split = loaded.held_out()
     split, seen = _align(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:

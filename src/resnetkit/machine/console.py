@@ -1,4 +1,4 @@
-"""What is said to people while something works: lines and bars, on stderr."""
+"""How something is said on a terminal: text that a stranger named is made harmless, lines and bars go to stderr."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +10,37 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
+    from rich.text import Text
 
 
-class _Console(Console):
-    """Rich leaves the program where the reader of its lines has gone; a run of hours is worth more than its lines."""
+def shown(text: str) -> str:
+    """A text that stays on its line and does nothing to a terminal: what cannot be printed is escaped.
+
+    That is what tells a terminal to do something, ends a line, or turns the direction of what is written.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
+    )
+
+
+class PlainConsole(Console):
+    """A console on which a text is no more than a text: without markup, emoji names, or what a terminal would obey.
+
+    What the stream cannot encode is escaped too, before widths are counted.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> "Text":
+        """Every text on its way to the stream, also from the cells of a table."""
+        can = shown(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(can, **settings)
 
     def on_broken_pipe(self) -> None:
+        """Rich would leave the program where the reader has gone; a run of hours is worth more than its lines."""
         self.quiet = True
 
 
@@ -23,12 +48,12 @@ class Reporter:
     """Lines and a progress bar on stderr; on something other than a terminal, lines only."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = _Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = PlainConsole(stderr=True, quiet=quiet, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Say one line."""
         try:
-            self.console.print(text, markup=False)
+            self.console.print(text)
         except OSError:
             self.console.quiet = True  # nobody reads, or the disk of the log is full: training goes on
 

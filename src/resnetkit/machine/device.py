@@ -68,13 +68,26 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
         try:
             chosen = torch.device(device)
             torch.empty(0, device=chosen)
+            if chosen.type not in _devices():
+                raise NotImplementedError("nothing is computed there")
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise UsageError(
-                f"device {device!r} is not on this machine", why=str(error).splitlines()[0], remedy="--device auto"
+                f"device {device[:40]!r} is not on this machine",
+                why=f"it has {', '.join(_devices())}",
+                remedy="--device auto",
             ) from error
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(chosen) else "fp32"
     return Compute(chosen, precision)
+
+
+def _devices() -> list[str]:
+    """What `choose` takes on this machine, beside "auto"."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return ["cpu"]
+    numbered = [f"{found.type}:{number}" for number in range(torch.accelerator.device_count())]
+    return ["cpu", found.type, *(numbered if len(numbered) > 1 else ())]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -10,6 +10,8 @@ from resnetkit.errors import UsageError
 from resnetkit.networks.arch import EXPANSION, Arch
 
 Shape = tuple[int, int, int]
+LARGEST = 65_536
+"""Pixels of a side, of any picture that can be."""
 """(C, H, W)."""
 
 
@@ -64,7 +66,8 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 
     Multiply-adds are those of convolutions and the classifier, as the paper counts them.
-    Raises `UsageError` (exit code 2) for a size below one pixel, or below the stem's kernel where it has no padding.
+    Raises `UsageError` (exit code 2) for a size below one pixel, below the stem's kernel where it has no padding, or
+    above `LARGEST`.
     """
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
@@ -119,10 +122,10 @@ def _count_stem(tally: _Tally, arch: Arch, height: int, width: int) -> Shape:
     """Count the stem; gives the shape that leaves it."""
     kernel, stride = (7, 2) if arch.stem == "imagenet" else (3, 1)
     smallest = 1 if arch.stem_padding else kernel
-    if min(height, width) < smallest:
+    if min(height, width) < smallest or max(height, width) > LARGEST:
         raise UsageError(
             f"images of {width} x {height} px cannot be",
-            why=f"the smallest that works is {smallest} x {smallest}",
+            why=f"the smallest that works is {smallest} x {smallest}, the longest side {LARGEST:,}",
             remedy="--image-size 224",
         )
     x = tally.convolve((arch.in_channels, height, width), arch.stem_width, kernel, stride, padded=arch.stem_padding)

@@ -17,7 +17,12 @@ from resnetkit.networks.arch import Arch
 
 LENGTHS = ("epochs", "steps", "examples")
 BOUNDS = ("min_steps", "max_steps")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%|epochs?|steps?|examples?)")
+MOST = 10**12
+"""Of whatever is counted: longer than any run, and small enough to compute with."""
+Level = Annotated[float, Field(ge=-1000, le=1000)]
+Spread = Annotated[float, Field(gt=0, le=1000)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 def _is_duration(text: str) -> str:
@@ -44,7 +49,7 @@ WithLeave = Annotated[Value, OnResume.WITH_LEAVE]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 Section = TypeVar("Section", bound=_Section)
@@ -60,9 +65,12 @@ class DataRecipe(_Section):
     resize: int | None = Field(
         None, ge=1, le=8192, description="Shorter side before the centre crop; none means image_size."
     )
-    batch_size: WithLeave[int] = Field(128, ge=1, description="Images in a step, over all devices.")
+    batch_size: WithLeave[int] = Field(128, ge=1, le=1_000_000, description="Images in a step, over all devices.")
     micro_batch: WithLeave[int | None] = Field(
-        None, ge=2, description="Images at a time through the network; the step is that of the whole batch."
+        None,
+        ge=2,
+        le=1_000_000,
+        description="Images at a time through the network; the step is that of the whole batch.",
     )
     validation: float = Field(0.1, gt=0, lt=1, description="Share held out to choose the best weights by.")
     train_folder: str | None = Field(
@@ -74,14 +82,14 @@ class DataRecipe(_Section):
     group_by: str | None = Field(
         None, description="Regular expression: files in whose names it finds the same are held out together, or not."
     )
-    limit: int | None = Field(None, ge=1, description="Train on this many images only (seeded, stratified).")
-    mean: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
-    std: tuple[float, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    limit: int | None = Field(None, ge=1, le=MOST, description="Train on this many images only (seeded, stratified).")
+    mean: tuple[Level, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
+    std: tuple[Spread, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")
     sampling: Literal["natural", "balanced"] = Field("natural", description="balanced: each class equally often.")
     allow_missing: bool = Field(False, description="Accept a split that lacks a class.")
     max_unreadable: Free[float] = Field(0.01, ge=0, le=1, description="Share of unreadable images that is left out.")
     workers: Free[int | None] = Field(
-        None, ge=0, description="Processes that decode files; none chooses by the machine."
+        None, ge=0, le=256, description="Processes that decode files; none chooses by the machine."
     )
 
 
@@ -89,13 +97,13 @@ class AugmentRecipe(_Section):
     """Random changes to training images. All are drawn from (seed, epoch, image)."""
 
     flip: bool = Field(False, description="Mirror left to right, every second time.")
-    pad_crop: int = Field(0, ge=0, description="Pad by this many pixels, crop back at random.")
+    pad_crop: int = Field(0, ge=0, le=4096, description="Pad by this many pixels, crop back at random.")
     random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
-    crop_scale: tuple[float, float] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
+    crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
     trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
     random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
-    mixup: float = Field(0.0, ge=0, description="Alpha of mixup; 0 is off.")
-    cutmix: float = Field(0.0, ge=0, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
+    mixup: float = Field(0.0, ge=0, le=1000, description="Alpha of mixup; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, le=1000, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
 
 
 def _with_fields_of(arch: type[Arch], *, without: Collection[str]) -> Callable[[type[Section]], type[Section]]:
@@ -161,17 +169,17 @@ class TransferRecipe(_Section):
         "none", description="head: freeze the backbone, solve the classifier. finetune: that first, then train all."
     )
     mirror: bool = Field(False, description="Show the backbone the mirror image too, at twice the cost.")
-    crops: int = Field(0, ge=0, description="And this many random crops.")
-    folds: int = Field(5, ge=2, description="Parts of the cross-validation.")
+    crops: int = Field(0, ge=0, le=1000, description="And this many random crops.")
+    folds: int = Field(5, ge=2, le=1000, description="Parts of the cross-validation.")
 
 
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
-    every_epochs: int = Field(1, ge=1, description="After so many epochs.")
-    every_steps: int | None = Field(None, ge=1, description="And within an epoch, after so many steps.")
-    every_minutes: float = Field(10.0, gt=0, description="And after so many minutes.")
-    keep: int = Field(2, ge=1, description="Older ones are deleted.")
+    every_epochs: int = Field(1, ge=1, le=MOST, description="After so many epochs.")
+    every_steps: int | None = Field(None, ge=1, le=MOST, description="And within an epoch, after so many steps.")
+    every_minutes: float = Field(10.0, gt=0, le=MOST, description="And after so many minutes.")
+    keep: int = Field(2, ge=1, le=MOST, description="Older ones are deleted.")
 
 
 class Expect(_Section):
@@ -179,18 +187,22 @@ class Expect(_Section):
 
     top1: float | None = Field(None, ge=0, le=100, description="Percent, on the test split.")
     seconds: float | None = Field(None, gt=0, description="Training time on the machine named in the header.")
-    runs: int | None = Field(None, ge=1, description="How often it was measured.")
+    runs: int | None = Field(None, ge=1, le=MOST, description="How often it was measured.")
 
 
 class Recipe(_Section):
     """Everything that decides the outcome of a run."""
 
-    epochs: WithLeave[float | None] = Field(None, gt=0, description="Length of training; or steps, or examples.")
-    steps: WithLeave[int | None] = Field(None, ge=1, description="Length of training in batches.")
-    examples: WithLeave[int | None] = Field(None, ge=1, description="Length of training in images.")
-    min_steps: WithLeave[int] = Field(0, ge=0, description="A length in epochs or examples is at least so long.")
-    max_steps: WithLeave[int | None] = Field(None, ge=1, description="And at most so long.")
-    seed: int = Field(0, ge=0, description="From which every random number is drawn.")
+    epochs: WithLeave[float | None] = Field(
+        None, gt=0, le=1e9, description="Length of training; or steps, or examples."
+    )
+    steps: WithLeave[int | None] = Field(None, ge=1, le=MOST, description="Length of training in batches.")
+    examples: WithLeave[int | None] = Field(None, ge=1, le=MOST, description="Length of training in images.")
+    min_steps: WithLeave[int] = Field(
+        0, ge=0, le=MOST, description="A length in epochs or examples is at least so long."
+    )
+    max_steps: WithLeave[int | None] = Field(None, ge=1, le=MOST, description="And at most so long.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="From which every random number is drawn.")
     device: Free[str] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: WithLeave[Literal["auto", "fp32", "bf16"]] = Field(
         "auto", description="auto takes bf16 where it is native."

@@ -12,6 +12,7 @@ from typing import Any
 
 from resnetkit.errors import CheckpointError, ResnetkitError, UsageError
 from resnetkit.machine.console import Reporter
+from resnetkit.ranges import require
 from resnetkit.recipes.load import load_recipe
 from resnetkit.runs import checkpoint
 
@@ -38,8 +39,10 @@ class Verdict:
 def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = None, limit: int = 400) -> Verdict:
     """Train a recipe twice for a dozen steps on `limit` images, kill the second run, let it go on, compare every bit.
 
-    Everything is written to a temporary folder. Raises the errors of `train`.
+    Everything is written to a temporary folder. Raises the errors of `train`; `UsageError` (exit code 2) for
+    `limit`.
     """
+    require(limit=limit)
     began, reporter = time.monotonic(), Reporter()
     settings = load_recipe(recipe, {"data": {"name": str(data)}} if data is not None else None)
     if settings.transfer.mode == "head":

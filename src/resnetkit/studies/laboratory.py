@@ -17,6 +17,7 @@ from resnetkit.errors import StorageError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine, one_thread
 from resnetkit.machine.storage import append_file, replace_file
+from resnetkit.ranges import require
 from resnetkit.studies.page import write_page
 from resnetkit.studies.study import Outcome, Place, Row, Study
 
@@ -42,9 +43,10 @@ def run_study(
     """Measure all rows of a study that are still missing, draw the figure, write the page.
 
     `out` is `studies/NAME` by default, or `studies/NAME-quick`. It gets `results.csv`, `figure.png` and `index.html`.
-    Raises the errors of `resnetkit.errors`; `UsageError` (exit code 2) where matplotlib is missing or the folder holds
-    the results of other settings.
+    Raises the errors of `resnetkit.errors`; `UsageError` (exit code 2) for `seeds`, where matplotlib is missing, or the
+    folder holds the results of other settings.
     """
+    require(seeds=seeds)
     study = load_study(name)
     folder = Path(out) if out is not None else Path("studies") / (f"{name}-quick" if quick else name)
     reporter = Reporter()

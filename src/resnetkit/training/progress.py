@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from resnetkit.data.classnames import mirrored, shown
+from resnetkit.data.classnames import mirrored
 from resnetkit.data.dataset import Data
+from resnetkit.machine.console import shown
 from resnetkit.training.setup import Setup
 
 CLASSES = 12

@@ -85,19 +85,26 @@ def push(
         try:
             api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {classifier.model}")
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            why = str(error).strip().partition("\n")[0]
-            raise StorageError(
-                f"cannot put the model on the hub as {repository}", why=why, remedy="log in, or set HF_TOKEN"
-            ) from error
+        except _client_errors() as error:
+            why = str(error).strip().partition("\n")[0] or type(error).__name__
+            answered = isinstance(error, HfHubHTTPError | ValueError)
+            remedy = "log in, or set HF_TOKEN" if answered else f"once more, when {api.endpoint} can be reached"
+            raise StorageError(f"cannot put the model on the hub as {repository}", why=why, remedy=remedy) from error
     return f"{api.endpoint}/{repository}"
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises, and what it lets through of the library below it, which differs by version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, OSError, ValueError)
 
 
 def fetch_repository(repository: str) -> Path:
     """A repository's settings and weights from the hub's cache, or from the hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub import logging as hub_logging
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     def get(file: str, *, optional: bool = False) -> Path | None:
         try:
@@ -115,7 +122,7 @@ def fetch_repository(repository: str) -> Path:
         config = get(CONFIG)
         weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
         get("preprocessor_config.json", optional=True)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (LocalEntryNotFoundError, *_client_errors()) as error:
         raise CheckpointError(
             f"cannot get {repository} from the hub",
             why=str(error).strip().partition("\n")[0],

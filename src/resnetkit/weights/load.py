@@ -6,6 +6,7 @@ What a foreign file does not say, how images are prepared and what the classes a
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.resnet import ResNet, build
+from resnetkit.ranges import require
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
 from resnetkit.weights.sources import HUB_PREFIX, Source, read_source
@@ -43,6 +45,9 @@ def load(
     `which` of a network and its average, "raw" or "ema", that a training script saved together.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
+    require(size=size)
+    for share, spread in zip_longest(mean or (), std or ()):
+        require(mean=share, std=spread)
     path = OWN.get(str(source), Path(source))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
         return load_classifier(path, device=device, precision=precision)

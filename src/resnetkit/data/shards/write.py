@@ -32,6 +32,7 @@ from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
 from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
 from resnetkit.randomness import permutation
+from resnetkit.ranges import require
 
 SHARD_MEGABYTES = 256.0
 PREFIXES = {"train": "train", "validation": "val", "test": "test"}
@@ -88,14 +89,12 @@ def shard(
     The splits are those that training on the folder would see: `train/`, `val/` and `test/` where there are such, else
     a share of `validation` is held out in the same way. Pictures that cannot be decoded are left out and named in
     `left_out`. No file of `folder` is changed. `progress` gets the pictures behind us and those in all.
-    Raises `DataError` (exit code 3) for the folder, `UsageError` (exit code 2) where `out` holds something else,
+    Raises `DataError` (exit code 3) for the folder, `UsageError` (exit code 2) for a number that cannot be, and
+    where `out` holds something else,
     `StorageError` (exit code 7).
     """
     source, target = Path(folder), Path(out)
-    if not megabytes > 0 or not 0 < validation < 1:
-        raise UsageError(
-            "a shard cannot be so", why="it has a size, and less than all is held out", remedy="--megabytes 256"
-        )
+    require(megabytes=megabytes, validation=validation, seed=seed)
     if target.resolve().is_relative_to(source.resolve()):
         raise UsageError("the shards cannot lie in the folder itself", file=target, remedy="an --out outside of it")
     listing = list_folder(source)
