@@ -162,11 +162,13 @@ def test_a_rank_that_hangs_ends_all_in_time(tmp_path: Path) -> None:
     world = World(tmp_path / "run", "--steps", 4000, RESNETKIT_PEER_SECONDS="20")
     until((tmp_path / "run" / "checkpoints" / "step-00000004").exists, *world.ranks)
     os.kill(world.ranks[1], signal.SIGSTOP)
-    ended = wait(world.ranks[0])
+    try:
+        ended = wait(world.ranks[0])
+    finally:
+        os.kill(world.ranks[1], signal.SIGKILL)
+        wait(world.ranks[1])
     assert ended.code == 8
     assert "another rank has gone" in ended.err
-    os.kill(world.ranks[1], signal.SIGKILL)
-    wait(world.ranks[1])
 
 
 @pytest.mark.slow
