@@ -11,7 +11,7 @@ from resnetkit.data.dataset import Data
 from resnetkit.data.fingerprint import Fingerprint
 from resnetkit.data.load import load_data
 from resnetkit.data.shards.write import shard
-from resnetkit.data.splits import Images, Split
+from resnetkit.data.splits import Images, Split, stratified_split
 from resnetkit.recipes.schema import DataRecipe
 
 KINDS = ("Images", "Files", "Shards")
@@ -132,3 +132,8 @@ def test_a_grey_image_in_memory_is_a_grey_picture() -> None:
     image = Images(pixels, torch.tensor([0, 1])).image(1, 1)
     assert (image.mode, image.size) == ("L", (6, 1))
     assert list(image.tobytes()) == [6, 7, 8, 9, 10, 11]
+
+
+def test_of_nothing_nothing_is_held_out() -> None:
+    kept, held = stratified_split(torch.empty(0, dtype=torch.int64), 0.2)
+    assert (len(kept), len(held)) == (0, 0)

@@ -110,3 +110,27 @@ with signals.DEATHS.postponed():
 print(seen)
 """
     assert run(body) == (0, "4\n")
+
+
+def test_what_was_left_unfinished_may_be_collected_by_another_thread() -> None:
+    body = """
+import threading
+def batches():
+    with signals.DEATHS.postponed():
+        yield 1
+def close():
+    try:
+        unfinished.close()
+        print("closed")
+    except ValueError as error:
+        print(error)
+unfinished = batches()
+next(unfinished)
+thread = threading.Thread(target=close)
+thread.start()
+thread.join()
+with signals.DEATHS.postponed():
+    pass
+print(signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL)
+"""
+    assert run(body) == (0, "closed\nTrue\n")

@@ -5,13 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+import resnetkit as rk
 from conftest import trained_like
 from pictures import draw, fill
+from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
 from resnetkit.data.splits import Files, Images
+from resnetkit.errors import DataError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose
 from resnetkit.transfer.features import Features, Views, extract, join
+from resnetkit.transfer.probe import score_probe
 
 CPU = choose("cpu", "fp32")
 PREPROCESS = Preprocess(24, IMAGENET_MEAN, IMAGENET_STD, resize=28)
@@ -184,3 +188,12 @@ def test_unreadable_files_are_named_and_have_no_features(files: Files, tmp_path:
     assert both.lost == found.lost
     both = join([found, found])
     assert both.values.shape[0] == 2 * len(found.labels)
+
+
+def test_a_split_of_which_no_picture_can_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    split = Files((tmp_path / "x.png",), torch.zeros(1, dtype=torch.int64), np.zeros(1, dtype=np.int64))
+    look, compute = Preprocess(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), choose("cpu", "fp32")
+    classifier = Classifier(rk.create_model("resnet20", num_classes=2), look, ("a", "b"), "resnet20", compute)
+    with pytest.raises(DataError, match=r"no image of a whole batch can be read in .*x\.png"):
+        score_probe(classifier, split)

@@ -132,7 +132,8 @@ class Deaths:
 
     def _leave(self) -> None:
         self._depth -= 1
-        if not self._depth:
+        # Another thread may be the one that collects what has been left unfinished; only the main one may change this.
+        if not self._depth and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, self._handler or signal.SIG_DFL)
 
     @contextmanager

@@ -110,6 +110,7 @@ def test_a_folder_without_a_picture_that_can_be_read_is_one_line(seen_by: str, t
     assert ended.code == 3
     assert ended.err.strip().splitlines()[-1].startswith("error: no image can be read in ")
     assert not (tmp_path / "out" / "dataset.json").exists()
+    assert (tmp_path / "out").exists() == (seen_by == "decoder")
     trained = cli("train", tmp_path / "photos", "--weights", "none", "--out", tmp_path / "run")
     assert trained.code == 3
     assert "no image" in trained.err.strip().splitlines()[-1]
