@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import resnetkit as rk
-from conftest import fill
+from pictures import fill
 from resnetkit.errors import CheckpointError
 from resnetkit.weights.hints import read_classes
 from resnetkit.weights.tensorfile import read_tensors

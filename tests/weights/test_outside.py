@@ -413,3 +413,18 @@ def test_a_recipe_for_what_cannot_be_is_a_usage_error(cli) -> None:
         done = cli("summary", "resnet20", *flags)
         assert (done.code, done.out) == (2, "")
         assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "data", [{"name": "a\0b"}, {"name": "digits", "validation": 7.0}, {"name": "digits", "validation": float("nan")}]
+)
+def test_a_recipe_in_an_artefact_is_not_believed_either(data: dict, tmp_path: Path, cli) -> None:
+    net = rk.create_model(
+        "resnet20", depths=(1,), widths=(8,), strides=(1,), stem_width=8, in_channels=1, num_classes=10
+    )
+    names = tuple(map(str, range(10)))
+    ours = Classifier(net, Preprocess(8, (0.5,), (0.5,)), names, "resnet20", choose("cpu", "fp32"), {"data": data})
+    ours.save(tmp_path / "m")
+    done = cli("evaluate", tmp_path / "m", "digits")
+    assert done.code == 4, done.err
+    assert "the model's recipe cannot be used in" in done.err

@@ -18,11 +18,12 @@ from resnetkit.data.dataset import Data
 from resnetkit.data.load import beside_named, load_data
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import CheckpointError, DataError, UsageError
 from resnetkit.evaluation.metrics import Score, Tally
 from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
+from resnetkit.machine.documents import validated
 from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.ranges import require
 from resnetkit.recipes.schema import DataRecipe
@@ -143,15 +144,18 @@ def evaluate(
 
 
 def _settings(classifier: Classifier, name: str) -> DataRecipe:
-    """How the data are read: as for training, where they are what it was trained on."""
-    settings, origin = DataRecipe(name=name, allow_missing=True), classifier.origin
-    own = origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
-    if name in NAMED_SETS and origin.validation is not None:
-        return settings.model_copy(update={"validation": origin.validation})
-    if own and name not in NAMED_SETS:
-        folders = ("train_folder", "validation_folder", "test_folder")
-        return settings.model_copy(update={key: origin.settings.get(key) for key in folders})
-    return settings
+    """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
+    origin, said = classifier.origin, {}
+    try:
+        own = origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
+        if name in NAMED_SETS and origin.validation is not None:
+            said = {"validation": origin.validation}
+        elif own and name not in NAMED_SETS:
+            folders = ("train_folder", "validation_folder", "test_folder")
+            said = {key: origin.settings.get(key) for key in folders}
+        return validated(DataRecipe, {"name": name, "allow_missing": True} | said)
+    except ValueError as error:
+        raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error
 
 
 def _align(data: Data, split: Split, classifier: Classifier) -> Split:

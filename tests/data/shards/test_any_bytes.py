@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import samples, write_tar
+from pictures import samples, write_tar
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import open_shards
 from resnetkit.data.shards.tar import TarError, iter_members
