@@ -22,6 +22,7 @@ from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.networks.resnet import ResNet
+from resnetkit.networks.summary import summarise
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -185,9 +186,10 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         saved = documents.validated(_Saved, config.get("resnetkit"))
         arch, preprocess = Arch(**saved.arch), Preprocess(**saved.preprocess)
         if sha256(weights) != saved.sha256:
-            raise ValueError(f"the SHA-256 of {WEIGHTS} is another")
-        if 2 * arch.parameters > len(weights):
-            raise ValueError(f"{CONFIG} names {arch.parameters:,} parameters and {WEIGHTS} has {len(weights):,} bytes")
+            raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
+        parameters = summarise(arch, arch.native_size).parameters
+        if 2 * parameters > len(weights):
+            raise ValueError(f"{CONFIG} names {parameters:,} parameters and {WEIGHTS} has {len(weights):,} bytes")
         if len(saved.classes) != arch.num_classes or preprocess.channels != arch.in_channels:
             raise ValueError("its classes, its channels and its network do not go together")
         network = ResNet(arch, initialise=False)

@@ -11,7 +11,7 @@ import torch
 from resnetkit.classifier import Classifier
 from resnetkit.data.walk import list_files
 from resnetkit.errors import DataError
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 
 BATCH_SIZE = 32
 

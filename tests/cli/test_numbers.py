@@ -21,7 +21,7 @@ from resnetkit.errors import UsageError
 from resnetkit.evaluation.evaluate import evaluate
 from resnetkit.networks.arch import get_arch
 from resnetkit.networks.summary import summarise
-from resnetkit.ranges import RANGES
+from resnetkit.recipes.ranges import RANGES
 from resnetkit.recipes.schema import Recipe
 from resnetkit.runs.verification import verify_resume
 from resnetkit.studies.laboratory import run_study

@@ -53,6 +53,6 @@ def test_a_download_that_fails_says_why_and_how_to_do_without(
     assert ("HTTP Error 404: Not Found" if there else "Connection refused") in said
     assert ("train-images-idx3-ubyte" if name == "fashion-mnist" else "cifar-10-python.tar.gz") in said
     assert f"into {tmp_path}" in said
-    assert len(said) < 320
+    assert len(said.replace(str(tmp_path), "")) < 200
     del failed
     gc.collect()

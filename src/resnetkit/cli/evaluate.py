@@ -16,7 +16,7 @@ from resnetkit.cli.options import (
     importing,
 )
 from resnetkit.cli.printing import answer, answer_json, aside
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 
 

@@ -14,7 +14,7 @@ from resnetkit.cli.options import (
     importing,
 )
 from resnetkit.cli.printing import answer_json, answer_table, aside
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 
 

@@ -20,7 +20,7 @@ from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
 from resnetkit.errors import DataError, UsageError
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a hash cannot tell apart."""

@@ -25,7 +25,7 @@ from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.documents import validated
 from resnetkit.machine.ranks import ALONE, Ranks
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256

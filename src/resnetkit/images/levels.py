@@ -9,14 +9,16 @@ import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from PIL import Image
 
 from resnetkit.errors import DataError
 from resnetkit.images.budget import Stream
 from resnetkit.images.cost import bands, deep_rawmode
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BITS = (8, 12, 16)
 """What a guess chooses from. Those of 10 and 14 bits are read as 12 and 16: a quarter as light, but all alike."""
@@ -39,6 +41,8 @@ def grey_of_eight_bits(path: Path, image: Image.Image, declared: float | None) -
 
     Raises `DataError` (exit code 3) where nothing says what its numbers mean.
     """
+    import numpy as np
+
     low, high, finite = _extent(image)
     if declared is not None and high > declared:
         declared = None
@@ -140,6 +144,8 @@ def _swapped(args: Any) -> Any:
 
 def colours_of_eight_bits(path: Path, upper: Image.Image, lower: Image.Image) -> Image.Image:
     """A dark image of 16-bit colours by the range of its numbers, from their upper and their lower bytes."""
+    import numpy as np
+
     largest = max(_largest(upper)[:3]) << 8 | max(_largest(lower)[:3])
     if not largest:
         return upper
@@ -156,6 +162,8 @@ def colours_of_eight_bits(path: Path, upper: Image.Image, lower: Image.Image) ->
 
 def _extent(image: Image.Image) -> tuple[float, float, bool]:
     """The smallest and the largest number, and whether all are finite."""
+    import numpy as np
+
     low, high = np.inf, -np.inf
     for box in bands(*image.size):
         part = np.asarray(image.crop(box))
@@ -163,7 +171,9 @@ def _extent(image: Image.Image) -> tuple[float, float, bool]:
     return float(low), float(high), bool(np.isfinite(low) and np.isfinite(high))
 
 
-def _mapped(image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+def _mapped(image: Image.Image, change: "Callable[[np.ndarray], np.ndarray]") -> Image.Image:
+    import numpy as np
+
     grey = Image.new("L", image.size)
     for box in bands(*image.size):
         grey.paste(Image.fromarray(change(np.asarray(image.crop(box))).astype(np.uint8)), box)

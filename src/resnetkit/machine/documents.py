@@ -4,9 +4,10 @@ import codecs
 import json
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 MOST_BYTES = 32 << 20
 MOST_NODES = 500_000
@@ -19,7 +20,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-Schema = TypeVar("Schema", bound=BaseModel)
+Schema = TypeVar("Schema", bound="BaseModel")
 
 
 def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -50,6 +51,8 @@ def parse_json(content: bytes) -> Any:
 
 def validated(schema: type[Schema], found: Any) -> Schema:
     """`found` as a `schema`. Raises `ValueError`, which names the first place that is wrong, in one line."""
+    from pydantic import ValidationError
+
     try:
         return schema.model_validate(found)
     except ValidationError as error:

@@ -21,8 +21,6 @@ CONVOLUTIONS: dict[BlockKind, int] = {"basic": 2, "bottleneck": 3}
 
 MOST_STAGES = 16
 MOST_BLOCKS = 10_000
-MOST_PARAMETERS = 2_000_000_000
-"""8 GB of float32, twice as many as the widest residual network that was published has."""
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 Counts = Annotated[tuple[Count, ...], Field(max_length=MOST_STAGES)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -97,11 +95,11 @@ class Arch:
                 why=f"depths {self.depths}, widths {self.widths} and strides {self.strides} differ in length",
                 remedy="give one depth, one width and one stride for each stage",
             )
-        if sum(self.depths) > MOST_BLOCKS or self.parameters > MOST_PARAMETERS:
+        if sum(self.depths) > MOST_BLOCKS:
             raise UsageError(
                 "the network is too large",
-                why=f"it has {sum(self.depths):,} blocks and {self.parameters:,} parameters",
-                remedy=f"at most {MOST_BLOCKS:,} blocks and {MOST_PARAMETERS:,} parameters",
+                why=f"it has {sum(self.depths):,} blocks",
+                remedy=f"at most {MOST_BLOCKS:,} blocks",
             )
         if self.block == "bottleneck" and min(map(self.inner_width, self.widths)) < 1:
             raise UsageError(
@@ -131,38 +129,6 @@ class Arch:
     def inner_width(self, width: int) -> int:
         """Channels of the 3x3 convolution of a bottleneck, in a stage of this width."""
         return int(width * (self.group_width / 64)) * self.groups
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the network, from the numbers alone: nothing is built."""
-
-        def convolution(before: int, after: int, kernel: int, groups: int = 1) -> int:
-            return before // groups * after * kernel**2 + (after if self.conv_bias else 0)
-
-        def block(before: int, width: int, after: int, *, projected: bool) -> int:
-            if self.block == "basic":
-                count = convolution(before, width, 3) + convolution(width, width, 3)
-                norms = (before if self.preactivation else width) + width
-            else:
-                inner = self.inner_width(width)
-                count = convolution(before, inner, 1) + convolution(inner, inner, 3, self.groups)
-                count += convolution(inner, after, 1)
-                norms = 2 * inner + (before if self.preactivation else after)
-            if projected:
-                count += convolution(before, after, 1)
-                norms += after if self.projection_norm else 0
-            return count + 2 * norms
-
-        count = convolution(self.in_channels, self.stem_width, 7 if self.stem == "imagenet" else 3)
-        count += 0 if self.preactivation else 2 * self.stem_width
-        before = self.stem_width
-        for depth, width, after, stride in zip(self.depths, self.widths, self.out_widths, self.strides, strict=True):
-            everywhere = self.residual and self.shortcut == "C"
-            changes = self.residual and self.shortcut == "B" and (before != after or stride > 1)
-            count += block(before, width, after, projected=everywhere or changes)
-            count += (depth - 1) * block(after, width, after, projected=everywhere)
-            before = after
-        return count + (2 * before if self.preactivation else 0) + (before + 1) * self.num_classes
 
     @property
     def native_size(self) -> int:

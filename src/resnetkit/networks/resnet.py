@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
+from resnetkit.networks.summary import summarise
 
 
 class ResNet(nn.Module):
@@ -25,6 +26,7 @@ class ResNet(nn.Module):
 
     def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
+        summarise(arch, arch.native_size)  # refuses, before anything is built, what would take all memory
         self.arch = arch
         self.recompute = False
         """Trade time for memory in training: keep one activation in about sqrt(depth), compute the others again."""

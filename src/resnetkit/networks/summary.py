@@ -9,6 +9,8 @@ from typing import Any
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import EXPANSION, Arch
 
+MOST_PARAMETERS = 2_000_000_000
+"""8 GB of float32, twice as many as the widest residual network that was published has."""
 Shape = tuple[int, int, int]
 LARGEST = 65_536
 """Pixels of a side, of any picture that can be."""
@@ -66,8 +68,8 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 
     Multiply-adds are those of convolutions and the classifier, as the paper counts them.
-    Raises `UsageError` (exit code 2) for a size below one pixel, below the stem's kernel where it has no padding, or
-    above `LARGEST`.
+    Raises `UsageError` (exit code 2) for a network of more than `MOST_PARAMETERS`, and for a size below one pixel,
+    below the stem's kernel where it has no padding, or above `LARGEST`.
     """
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
@@ -84,7 +86,14 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
         head.normalise(x[0])
     head.convolve((x[0], 1, 1), arch.num_classes)
     stages.append(head.stage("fc", (arch.num_classes,)))
-    return Summary(arch, image_size, tuple(stages))
+    summary = Summary(arch, image_size, tuple(stages))
+    if summary.parameters > MOST_PARAMETERS:
+        raise UsageError(
+            "the network is too large",
+            why=f"it has {summary.parameters:,} parameters",
+            remedy=f"at most {MOST_PARAMETERS:,}",
+        )
+    return summary
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 
 from resnetkit.errors import CheckpointError, ResnetkitError, UsageError
 from resnetkit.machine.console import Reporter
-from resnetkit.ranges import require
 from resnetkit.recipes.load import load_recipe
+from resnetkit.recipes.ranges import require
 from resnetkit.runs import checkpoint
 
 STEPS, EVERY, KILL_AFTER = 12, 3, 6

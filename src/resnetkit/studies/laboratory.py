@@ -17,7 +17,7 @@ from resnetkit.errors import StorageError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine, one_thread
 from resnetkit.machine.storage import append_file, replace_file
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 from resnetkit.studies.page import write_page
 from resnetkit.studies.study import Outcome, Place, Row, Study
 

@@ -16,7 +16,7 @@ from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.resnet import ResNet, build
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
 from resnetkit.weights.sources import HUB_PREFIX, Source, read_source

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetkit.classifier import CONFIG, read_json
 from resnetkit.errors import UsageError
+from resnetkit.machine.documents import read_json
 
 if TYPE_CHECKING:
     from resnetkit.images.preprocess import Preprocess
@@ -130,7 +130,7 @@ def best_weights(model: str) -> str:
 
 def own_config(name: str) -> dict[str, Any]:
     """What is written with our own weights: `arch`, `preprocess`, `classes`, `recipe`, `metrics`."""
-    return read_json(OWN[name] / CONFIG)["resnetkit"]
+    return read_json(OWN[name] / "config.json")["resnetkit"]
 
 
 def network_of(name: str | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.reading import FORMATS, read_image
 from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
 from resnetkit.randomness import permutation
-from resnetkit.ranges import require
+from resnetkit.recipes.ranges import require
 
 SHARD_MEGABYTES = 256.0
 PREFIXES = {"train": "train", "validation": "val", "test": "test"}
