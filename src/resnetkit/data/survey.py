@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetkit.errors import DataError
+from resnetkit.images.formats import SUFFIXES
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".heic", ".heif"}
-"""HEIC cannot be decoded; it is listed so that nobody's telephone pictures are passed over in silence."""
+IMAGE_SUFFIXES = frozenset(SUFFIXES)
 LAYOUT = "one folder for each class, such as cats/ and dogs/, in the folder itself or in its train/ and val/"
 IMBALANCE = 10
 """Images of the largest class for each of the smallest: above that, training is worth a word."""

@@ -19,13 +19,13 @@ from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.near import near_pairs
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report
 from resnetkit.errors import DataError, UsageError
+from resnetkit.images.formats import SUFFIXES
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a dHash cannot tell apart."""
 
 
 _Places = dict[str, tuple[str, str]]
-_FORMATS = {".jpe": "JPEG", ".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM", ".pbm": "PPM"}
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
@@ -168,7 +168,7 @@ def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
             continue
         format_ = _SAME_FORMAT.get(entry.format, entry.format)
         suffix = Path(name).suffix.lower()
-        if _FORMATS.get(suffix, suffix[1:].upper()) != format_:
+        if SUFFIXES.get(suffix, suffix[1:].upper()) != format_:
             yield _found("wrongly-named", [name], f"it is a {format_}")
         if entry.mode == "CMYK":
             yield _found("cmyk", [name], "its colours are CMYK")
