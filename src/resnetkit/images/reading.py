@@ -28,6 +28,7 @@ from resnetkit.images.levels import (
     is_grey_deep,
     lower_bytes,
 )
+from resnetkit.images.tiff import refuse_many_parts
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, at which it warns: 256 MiB of RGB. We refuse there, so its warning says nothing new.
@@ -174,6 +175,7 @@ def _header(path: Path, stream: Stream) -> Header:
 def _open(path: Path, stream: Stream, channels: int) -> tuple[Image.Image, int]:
     """An image that is not decoded yet, and the bytes that this will take at the peak. What is too much is refused."""
     markers = read_markers(stream)
+    refuse_many_parts(stream)
     image = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
     _refuse_size(path, image)
     needed = peak_bytes(image, markers, 4 if channels == 3 else 1)
