@@ -8,6 +8,7 @@ import timm
 import torch
 
 import resnetkit as rk
+from pictures import draw
 from resnetkit.classifier import Classifier, Origin
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -48,6 +49,26 @@ def test_a_classifier_says_what_it_was_trained_on_where_its_recipe_does(
 
 def test_the_origin_of_a_run_survives_its_file(digits_run: Path) -> None:
     assert rk.load(digits_run).origin == Origin("digits", 0.1)
+
+
+def test_predictions_come_from_evaluation_mode_and_move_no_statistics(digits_run: Path, tmp_path: Path) -> None:
+    """Somebody went on training the network: BatchNorm must not learn from what is predicted."""
+    classifier = rk.load(digits_run, device="cpu", precision="fp32")
+    pixels = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = classifier.preprocess.normalise(pixels)
+    logits, shares = classifier.logits(images), classifier.probabilities(pixels)
+    draw("red", 0).save(tmp_path / "a.png")
+    answer = rk.predict(classifier, tmp_path / "a.png")
+    before = {name: value.clone() for name, value in classifier.network.state_dict().items()}
+    for part in (classifier.network, classifier.network.bn1):
+        part.train()
+        assert torch.equal(classifier.logits(images), logits)
+        part.train()
+        assert torch.equal(classifier.probabilities(pixels), shares)
+        part.train()
+        assert rk.predict(classifier, tmp_path / "a.png") == answer
+    for name, value in classifier.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -73,7 +73,8 @@ class Classifier:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to float32 logits (N, classes)."""
+        """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode."""
+        self.network.eval()
         with self.compute.autocast():
             return self.network(self.compute.tensor(images)).float()
 

@@ -515,14 +515,13 @@ def test_copies_across_splits_are_counted_with_a_pair_and_a_remedy(layout: str, 
     for number in range(40):
         (tmp_path / "red" / f"copy{number}.png").write_bytes((tmp_path / "red" / f"{number:03d}.png").read_bytes())
     data = load_data(str(tmp_path))
-    told = int(next(note for note in data.notes if "in two splits" in note).split()[0])
+    assert not any("in two splits" in note for note in data.notes)
     shas = [
         {hashlib.sha256(pixels.numpy().tobytes()).digest() for pixels in split.pixels}
         for split in (data.train, data.validation, data.test)
     ]
-    shared = shas[0] & shas[1] | shas[0] & shas[2] | shas[1] & shas[2]
-    assert told == 2 * len(shared)  # each picture is there twice
-    assert told > 0
+    assert sum(map(len, shas)) == 80  # of splits that are made here, none has a copy of what another has
+    assert not (shas[0] & shas[1] | shas[0] & shas[2] | shas[1] & shas[2])
 
 
 def test_copies_in_one_split_or_two_classes_twins_and_imbalance_are_a_note_each(tmp_path: Path) -> None:
@@ -689,7 +688,7 @@ def test_files_that_vanish_in_the_midst_of_a_run_end_it_with_all_saved(
         rk.train(photos, resume=True, **settings)
     for path in train.paths[:gone]:
         path.with_name(f".{path.name}").rename(path)
-    assert rk.train(photos, resume=True, **settings).metrics["steps"] == 8  # of 7.5
+    assert rk.train(photos, resume=True, **settings).metrics["steps"] == -(-3 * len(train.paths) // 12)
 
 
 # D25: many files.

@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "data.std": (0.2,),
     "data.name": "cifar10",
     "data.sampling": "balanced",
+    **dict.fromkeys(("data.train_folder", "data.validation_folder", "data.test_folder", "data.group_by"), "x"),
     "class_weights": "balanced",
     "max_steps": 9,
     "epochs": 5,

@@ -119,7 +119,7 @@ def test_no_small_file_takes_more_than_its_budget(tmp_path: Path) -> None:
         jpeg(tmp_path / "camera.jpg", 10_500),  # 110 megapixels
     ]
     refused = {
-        webp(tmp_path / "large.webp", 16_383, 5461): "takes 1.69 GiB, more than 1.00",
+        webp(tmp_path / "large.webp", 16_383, 5461): "GiB, more than 1.00",
         jpeg(tmp_path / "200.jpg", 9000, 200, progressive=True): f"more than {MAX_SCANS} scans",
         jpeg(tmp_path / "2000.jpg", 9000, 2000, progressive=True): f"more than {MAX_SCANS} scans",
         jpeg(tmp_path / "60.jpg", 9000, 60, progressive=True): "go over 81,000,000 pixels each",
@@ -193,14 +193,34 @@ def test_scans_are_counted_behind_pixels_that_look_like_markers() -> None:
     assert found.scans == 10
 
 
+def tiff(path: Path, entries: dict[int, int | tuple[int, int]], large: bool = False) -> Path:
+    """A TIFF of a table alone: a number for each tag, or how many there are and where."""
+    width, size = (8, 8) if large else (4, 2)
+    table = len(entries).to_bytes(size, "little")
+    for tag, value in entries.items():
+        count, number = value if isinstance(value, tuple) else (1, value)
+        table += tag.to_bytes(2, "little") + (4).to_bytes(2, "little") + count.to_bytes(width, "little")
+        table += number.to_bytes(width, "little")
+    head = b"II\x2b\0\x08\0\0\0" + (16).to_bytes(8, "little") if large else b"II*\0" + (8).to_bytes(4, "little")
+    path.write_bytes(head + table + bytes(width))
+    return path
+
+
 def test_a_tile_far_larger_than_its_picture_is_refused(tmp_path: Path) -> None:
     """A TIFF of 16 x 16 pixels with one tile of 60,000 x 60,000."""
-    draw("red", 0, (16, 16)).save(tmp_path / "a.tif", compression="tiff_lzw", tile=None)
     entries = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 4}
-    table = len(entries).to_bytes(2, "little")
-    for tag, value in entries.items():
-        table += tag.to_bytes(2, "little") + (4).to_bytes(2, "little") + (1).to_bytes(4, "little")
-        table += value.to_bytes(4, "little")
-    (tmp_path / "a.tif").write_bytes(b"II*\0" + (12).to_bytes(4, "little") + bytes(4) + table + bytes(4))
     with pytest.raises(DataError, match=r"its tiles of 60000 x 60000 pixels are far larger than the picture"):
-        read_image(tmp_path / "a.tif")
+        read_image(tiff(tmp_path / "a.tif", entries))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_picture_in_millions_of_tiles_is_refused_before_they_are_listed(large: bool, tmp_path: Path) -> None:
+    """4,000,000 tiles of a pixel, which would become 1.2 GB of Python's numbers."""
+    entries = {256: 2000, 257: 2000, 258: 8, 259: 1, 262: 1, 277: 1, 322: 1, 323: 1}
+    file = tiff(tmp_path / "a.tif", entries | {324: (4_000_000, 300), 325: (4_000_000, 300)}, large)
+    with file.open("ab") as stream:
+        stream.write(bytes(300) + (100).to_bytes(4, "little") * 4_000_000)
+    ((why, grown, seconds),) = measure(tmp_path, [file])
+    assert why == ["it is in 4,000,000 strips or tiles"]
+    assert grown < 100
+    assert seconds < 1

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetkit.data import filenames
+from resnetkit.images.formats import SUFFIXES
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
-IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".heic", ".heif"}
-"""HEIC cannot be decoded; it is listed so that nobody's telephone pictures are passed over in silence."""
+IMAGE_SUFFIXES = frozenset(SUFFIXES)
+"""Also of pictures that cannot be decoded here: they are listed, so that none is passed over in silence."""
 
 MASKS, THUMBNAILS = "that are masks of others", "that are thumbnails of others"
 HIDDEN, NO_IMAGE = "in hidden folders", "that are no images by their names"

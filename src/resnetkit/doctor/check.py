@@ -20,6 +20,7 @@ from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
 from resnetkit.errors import DataError, UsageError
+from resnetkit.images.formats import SUFFIXES
 from resnetkit.recipes.ranges import require
 
 MOST_FINDINGS = 10_000
@@ -38,7 +39,6 @@ FEW_HASHES = 1000
 
 
 _Places = dict[str, tuple[str, str]]
-_FORMATS = {".jpe": "JPEG", ".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM", ".pbm": "PPM"}
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
@@ -157,7 +157,7 @@ def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
             continue
         format_ = _SAME_FORMAT.get(entry.format, entry.format)
         suffix = Path(name).suffix.lower()
-        if _FORMATS.get(suffix, suffix[1:].upper()) != format_:
+        if SUFFIXES.get(suffix, suffix[1:].upper()) != format_:
             yield found("wrongly-named", [name], f"it is a {format_}")
         if entry.mode == "CMYK":
             yield found("cmyk", [name], "its colours are CMYK")

@@ -66,7 +66,7 @@ def _decoding(image: Image.Image, markers: Markers | None) -> tuple[int, int]:
     image_bytes = stored(image.mode) * pixels
     if image.format == "WEBP":
         return (_WEBP + 2) * pixels, _WEBP * pixels
-    if image.format == "AVIF":
+    if image.format in ("AVIF", "HEIF", "JXL"):
         return _AVIF * pixels, _AVIF * pixels
     if markers is not None:
         _refuse_scans(markers.scans, pixels)

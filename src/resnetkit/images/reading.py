@@ -13,11 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError
 
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.budget import BYTES, MEMORY, Stream, Watched, limit
 from resnetkit.images.cost import bands, deep_rawmode, peak_bytes
+from resnetkit.images.formats import FORMATS, undecoded
 from resnetkit.images.jpeg import read_markers
 from resnetkit.images.levels import (
     colours_are_dark,
@@ -27,9 +28,7 @@ from resnetkit.images.levels import (
     is_grey_deep,
     lower_bytes,
 )
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-
+from resnetkit.images.tiff import refuse_many_parts
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, at which it warns: 256 MiB of RGB. We refuse there, so its warning says nothing new.
@@ -176,6 +175,7 @@ def _header(path: Path, stream: Stream) -> Header:
 def _open(path: Path, stream: Stream, channels: int) -> tuple[Image.Image, int]:
     """An image that is not decoded yet, and the bytes that this will take at the peak. What is too much is refused."""
     markers = read_markers(stream)
+    refuse_many_parts(stream)
     image = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
     _refuse_size(path, image)
     needed = peak_bytes(image, markers, 4 if channels == 3 else 1)
@@ -269,12 +269,8 @@ def _looks_like(path: Path, stream: BinaryIO | None) -> str:
         return str(error.strerror)
     if not start:
         return "the file is empty"
-    codec = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"heim", b"hevc", b"mif1"), "HEIC")
-    if start[4:8] == b"ftyp" and start[8:12] in codec:
-        name = codec[start[8:12]]
-        if name == "AVIF" and features.check("avif"):
-            return "it is damaged"
-        return f"Pillow cannot decode {name} here; save it as JPEG"
+    if why := undecoded(start):
+        return why
     film = start[4:8] == b"ftyp" or start[8:12] == b"AVI "
     text = start.lstrip().lower()
     looks = "a film" if film else next((name for mark, name in _LOOKS.items() if text.startswith(mark)), None)
