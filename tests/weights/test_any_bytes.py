@@ -30,6 +30,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # in a text of a pickle, says pickletools
 CODES = st.sampled_from(
     [
         bytes([code])

@@ -99,7 +99,9 @@ TARS: dict[str, Callable[[], bytes]] = {
     "random bytes behind a member": lambda: GOOD + bytes(range(256)) * 4,
     "json of 100,000 brackets": lambda: _deep_json(b"["),
     "json of 100,000 braces": lambda: _deep_json(b'{"a":'),
-    "json of 2 MB": lambda: _tar([*LABELS, ("2.png", png(2)), ("2.json", b'{"label": 1, "x": "' + b"x" * 2_000_000)]),
+    "json of 2 MB": lambda: _tar(
+        [*LABELS, ("2.png", png(2)), ("2.json", b'{"label": 1, "x": "' + b"x" * 2_000_000 + b'"}')]
+    ),
     "label of 100,000 digits": lambda: _tar(
         [*LABELS, ("2.png", b""), ("2.json", b'{"label": ' + b"9" * 100_000 + b"}")]
     ),
