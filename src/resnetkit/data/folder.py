@@ -19,6 +19,7 @@ from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder
 from resnetkit.data.unreadable import check_command, refuse_unreadable
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
+from resnetkit.machine.console import shown
 from resnetkit.recipes.schema import DataRecipe
 
 IN_MEMORY_SIDE = 64
@@ -92,7 +93,7 @@ def _doubts(
         sizes = Counter(splits["train"].labels.tolist())
         (most, many), (least, few) = sizes.most_common()[0], sizes.most_common()[-1]
         if many > IMBALANCE * few:
-            rare, common = classes[least], classes[most]
+            rare, common = shown(classes[least]), shown(classes[most])
             yield f"{common} has {many:,} images to train on and {rare} {few:,}; add some, or judge by per-class scores"
     places = {
         path: (split, str(label))
@@ -106,7 +107,7 @@ def _doubts(
         if far in found:
             first, *others = found[far][0]
             other = next((path for path in others if places[path] != places[first]), others[0])
-            names = " and ".join(os.path.relpath(path, folder) for path in (first, other))
+            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
             count = sum(len(group) for group in found[far])
             yield f"{count:,} images {what}, such as {names}: {check_command(folder)}"
 

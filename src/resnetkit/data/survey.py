@@ -15,6 +15,7 @@ from resnetkit.data import filenames
 from resnetkit.data.classnames import describe_forms, same_in_other_form, told_apart
 from resnetkit.data.walk import HIDDEN, NO_IMAGE, Found, files_in, hidden_folders, subfolders, walk
 from resnetkit.errors import DataError, UsageError
+from resnetkit.machine.console import shown
 
 SPLIT_FOLDERS = filenames.SPLIT_OF_WORD
 LAYOUT = "one folder for each class, such as cats/ and dogs/, in the folder itself or in its train/ and val/"
@@ -300,7 +301,8 @@ def _in_one_form(members: Members, folders: Folders) -> Iterator[str]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "recipe.toml").is_file() and (folder / "metrics.jsonl").is_file()
+    # A folder that may not be entered is no run here; whoever reads it will name it.
+    return all(os.path.isfile(folder / name) for name in ("recipe.toml", "metrics.jsonl"))  # noqa: PTH113
 
 
 def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing:
@@ -340,7 +342,7 @@ def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing
 def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterator[str]:
     """A line for each reason: how many files are passed over, and the first of them."""
     for reason, paths in left_out.items():
-        first = os.path.relpath(paths[0], root)
+        first = shown(os.path.relpath(paths[0], root))
         kinds = ""
         if reason == NO_IMAGE:
             counts: dict[str, int] = defaultdict(int)
