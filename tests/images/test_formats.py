@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from conftest import draw, fill
+from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.doctor.check import check
 from resnetkit.errors import DataError
