@@ -129,7 +129,7 @@ def evaluate(
     split_name, split = loaded.held_out()
     split, seen = _align(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:
-        split, seen = without_seen(memory, split, split_name, Path(loaded.name))
+        split, seen = without_seen(memory, split, Path(loaded.name))
         if seen and not len(split):
             raise DataError(
                 f"all {seen:,} pictures were seen in training",

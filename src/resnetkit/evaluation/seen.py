@@ -1,5 +1,6 @@
 """Which of the pictures to be scored a classifier has learnt from, or was chosen by: they say nothing of new ones."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from resnetkit.data.fingerprint import Fingerprint
 from resnetkit.data.splits import Files, Images, Split
 
 IMAGES = "images.safetensors"
+logger = logging.getLogger("resnetkit")
 
 
 def memory_of(classifier: Classifier) -> Fingerprint | None:
@@ -18,21 +20,23 @@ def memory_of(classifier: Classifier) -> Fingerprint | None:
     return Fingerprint.read(classifier.folder.parent / IMAGES)
 
 
-def unseen(memory: Fingerprint, split: Split, name: str, root: Path) -> np.ndarray:
+def unseen(memory: Fingerprint, split: Split, root: Path) -> np.ndarray:
     """Places of the pictures that a run has not seen, int64 (M,).
 
-    Where all of the others chose the best weights, as when a folder has no test split, these are taken, and only those
-    that were learnt from are left out.
+    Where there are none but it was not learnt from all of them, those that only chose its best weights are taken, as in
+    training on a folder without a test split; a line says so.
     """
     known = memory.knows(split, root)
-    if name == "validation":
-        return np.flatnonzero(~known["train"])
-    return np.flatnonzero(~(known["train"] | known["validation"]))
+    new = np.flatnonzero(~(known["train"] | known["validation"]))
+    if len(new) or not known["validation"].any():
+        return new
+    logger.info("the best weights were chosen by these pictures: on new ones they may be a little less good")
+    return np.flatnonzero(~known["train"])
 
 
-def without_seen(memory: Fingerprint, split: Split, name: str, root: Path) -> tuple[Split, int]:
+def without_seen(memory: Fingerprint, split: Split, root: Path) -> tuple[Split, int]:
     """A split without the pictures that were seen, and how many those are."""
     if not isinstance(split, Images | Files):  # of shards nothing is remembered picture by picture
         return split, 0
-    left = unseen(memory, split, name, root)
+    left = unseen(memory, split, root)
     return split.take(left), len(split) - len(left)

@@ -8,7 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from resnetkit.errors import UsageError
+from resnetkit.machine.documents import read_bounded
 from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe
+
+MOST_BYTES = 1 << 18
+"""Of a recipe; those that ship have two thousand."""
+MOST_IN_A_LINE = 10_000
+"""Characters: keys of keys of keys take the square of their number."""
 
 
 def list_recipes() -> dict[str, str]:
@@ -38,9 +44,11 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = Path(name)
     if name.endswith(".toml") or path.is_file():
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            text = read_bounded(path, MOST_BYTES).decode("utf-8-sig")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            if isinstance(error, UnicodeDecodeError):
+                reason = "it is not text in UTF-8"
             raise UsageError(
                 "cannot read the recipe", file=name, why=reason, remedy="resnetkit list recipes"
             ) from error
@@ -48,11 +56,16 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         text = resources.files("resnetkit").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise UsageError.unknown("recipe", name, list_recipes(), remedy="a path to a .toml file")
+    if max(map(len, text.splitlines()), default=0) > MOST_IN_A_LINE:
+        raise UsageError("the recipe is not TOML", file=name, why=f"a line has more than {MOST_IN_A_LINE:,} characters")
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError("the recipe is not TOML", file=name, why=str(error), remedy="mend that line") from error
+    except (ValueError, RecursionError) as error:
+        why = str(error)[:200] if isinstance(error, tomllib.TOMLDecodeError) else "it is nested too deeply"
+        raise UsageError("the recipe is not TOML", file=name, why=why, remedy="mend that line") from error
     base = settings.pop("base", None)
+    if not isinstance(base, str | None):
+        raise UsageError(f"base = {repr(base)[:40]} cannot be", file=name, why="it is the name of a recipe, in quotes")
     _validate(settings, file=name)
     if base is None:
         return settings
