@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from resnetkit.errors import StorageError
@@ -29,7 +29,8 @@ def open_streams() -> None:
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # another file was put in its place since it was opened
+                stream.reconfigure(errors="backslashreplace")
 
 
 def answer(*lines: str) -> None:
