@@ -14,14 +14,24 @@ ResnetkitError          1   a fault of ours
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 
 def clipped(text: str) -> str:
     """A text in which no word is so long that it would fill the terminal."""
     return re.sub(r"\S{80,}", lambda word: f"{word[0][:40]}…{word[0][-20:]}", text)
+
+
+def wrong_field(problem: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str]:
+    """What pydantic complains of in a dataclass with fields `names`: the field, and what was given for it, shortened.
+
+    A field that was given by its position is named too; one that there is not keeps its name.
+    """
+    place = problem["loc"][0]
+    return names[place] if isinstance(place, int) else str(place), reprlib.repr(problem["input"])
 
 
 def _first(names: Sequence[str], width: int = 160) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from resnetkit.data.dataset import Data
 from resnetkit.data.splits import Split
 from resnetkit.machine.storage import replace_file, sha256
 
+FILE = "images.safetensors"
+"""Its name in a run's folder."""
 SPLITS = ("train", "validation")
 """The test split decides nothing, so a run has not seen it."""
 
@@ -80,3 +82,12 @@ class Fingerprint:
             "changed": sum(old[name] != new[name] for name in old.keys() & new.keys()),
         }
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "their order"
+
+
+def run_of(file: Path) -> str:
+    """The identity of the run that wrote a fingerprint; empty where it has none, or the file is damaged."""
+    try:
+        with safe_open(file, "numpy") as images:
+            return (images.metadata() or {}).get("run", "")
+    except (OSError, SafetensorError):
+        return ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from resnetkit.data.filenames import group_of
-from resnetkit.data.splits import SPLIT_SEED, Files
+from resnetkit.data.splits import SPLIT_SEED, Files, below
 from resnetkit.errors import UsageError
 from resnetkit.randomness import key
 
@@ -25,19 +25,26 @@ def complete(splits: Mapping[str, Files], share: float, root: Path, group_by: st
     """
     whole = dict(splits)
     if "all" in whole:
-        rest, whole["test"] = _hold_out(whole.pop("all"), share, "test", root, group_by)
-        whole["train"], whole["validation"] = _hold_out(rest, share, "validation", root, group_by)
+        everything = whole.pop("all")
+        groups = groups_of(everything, root, group_by)
+        held = _held_out(everything, groups, share, "test")
+        whole["test"], train = everything.take(np.flatnonzero(held)), everything.take(np.flatnonzero(~held))
+        groups = groups[~held]  # whole groups have gone, so those that are left are what they were
     elif "train" in whole and "validation" not in whole:
-        whole["train"], whole["validation"] = _hold_out(whole["train"], share, "validation", root, group_by)
+        train = whole["train"]
+        groups = groups_of(train, root, group_by)
+    else:
+        return whole
+    held = _held_out(train, groups, share, "validation")
+    whole["train"], whole["validation"] = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
     return whole
 
 
-def _hold_out(files: Files, share: float, use: str, root: Path, group_by: str | None) -> tuple[Files, Files]:
-    """What is kept and what is held out: about `share` of the groups of each class.
+def _held_out(files: Files, groups: np.ndarray, share: float, use: str) -> np.ndarray:
+    """Which files are held out, bool (N,): about `share` of the groups of each class.
 
     A class of two groups or more keeps one and gives one at least; a class of one group keeps it.
     """
-    groups = groups_of(files, root, group_by)
     # One member draws for its group, the same one whatever the order: a draw of each would hold out the large groups.
     speaker = np.full(groups.max(initial=-1) + 1, np.iinfo(np.int64).max)
     np.minimum.at(speaker, groups, files.marks)
@@ -52,8 +59,7 @@ def _hold_out(files: Files, share: float, use: str, root: Path, group_by: str | 
                 held[own[np.argmax(draw_of[own])]] = False
         else:
             held[own] = False
-    out = held[groups]
-    return files.take(np.flatnonzero(~out)), files.take(np.flatnonzero(out))
+    return held[groups]
 
 
 def groups_of(files: Files, root: Path, group_by: str | None = None) -> np.ndarray:
@@ -81,9 +87,9 @@ def _named_groups(paths: tuple[Path, ...], root: Path, group_by: str | None) -> 
         ) from error
     names = []
     for path in paths:
-        below = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-        match = pattern.search(path.name) or pattern.search(below)
-        names.append(below if match is None else match[1] if pattern.groups else match[0])
+        name = below(path, root)
+        match = pattern.search(path.name) or pattern.search(name)
+        names.append(name if match is None else match[1] if pattern.groups else match[0])
     return names
 
 

@@ -21,7 +21,6 @@ from resnetkit.data.scan import Entry
 from resnetkit.data.survey import Listing
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.reading import read_image, with_image
-from resnetkit.machine.storage import sha256
 from resnetkit.randomness import key
 
 SPLIT_SEED = 0
@@ -150,10 +149,8 @@ class Images:
         return f"{len(self):,} images of {self.pixels.shape[-1]} x {self.pixels.shape[-2]} px in memory"
 
     def contents(self) -> np.ndarray:
-        """What tells one image from another: of its file, or of its pixels."""
-        if self.files is not None:
-            return self.files.contents()
-        return np.array([key("pixels", sha256(self.content(index))) for index in range(len(self))], dtype=np.int64)
+        """That of their files. Of a named set nobody asks: its test split is never learnt from."""
+        return self.files.contents() if self.files is not None else np.empty(0, dtype=np.int64)
 
     def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002
         """Of each image its pixels, for it has no name, and its label."""
@@ -229,7 +226,7 @@ class Files:
         To read a million files again would take longer than to go on.
         """
         files = zip(self.paths, self.labels.tolist(), self.marks.tolist(), strict=True)
-        return _pairs((key(split, _below(path, root)), key(label, mark)) for path, label, mark in files)
+        return _pairs((key(split, below(path, root)), key(label, mark)) for path, label, mark in files)
 
 
 Held = TypeVar("Held", Images, Files)
@@ -239,7 +236,7 @@ def _pairs(pairs: Iterable[tuple[int, int]]) -> np.ndarray:
     return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-def _below(path: Path, root: Path) -> str:
+def below(path: Path, root: Path) -> str:
     """The path inside the set, so that a set may be moved."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 

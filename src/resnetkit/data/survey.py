@@ -17,7 +17,6 @@ from resnetkit.data.walk import HIDDEN, NO_IMAGE, Found, files_in, hidden_folder
 from resnetkit.errors import DataError, UsageError
 from resnetkit.machine.console import shown
 
-SPLIT_FOLDERS = filenames.SPLIT_OF_WORD
 LAYOUT = "one folder for each class, such as cats/ and dogs/, in the folder itself or in its train/ and val/"
 IMBALANCE = 10
 """Images of the largest class for each of the smallest: above that, training is worth a word."""

@@ -8,9 +8,6 @@ from pathlib import Path
 from resnetkit.data import filenames
 from resnetkit.images.formats import SUFFIXES
 
-IMAGE_SUFFIXES = frozenset(SUFFIXES)
-"""Also of pictures that cannot be decoded here: they are listed, so that none is passed over in silence."""
-
 MASKS, THUMBNAILS = "that are masks of others", "that are thumbnails of others"
 HIDDEN, NO_IMAGE = "in hidden folders", "that are no images by their names"
 """Reasons for which files are passed over."""
@@ -41,13 +38,12 @@ def list_files(folder: Path) -> list[Path]:
     Each folder once, however many links lead to it. A folder that may not be read stands for what is in it.
     """
     files: list[Path] = []
-    seen, waiting = set(), [folder]
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
     while waiting:
         place = waiting.pop()
-        status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if _was_here(place, seen):
             continue
-        seen.add((status.st_dev, status.st_ino))
         try:
             with os.scandir(place) as entries:
                 inside = [(entry.name, _is_folder(entry)) for entry in entries]
@@ -58,6 +54,16 @@ def list_files(folder: Path) -> list[Path]:
         below = [name for name, is_folder in inside if is_folder]
         waiting += [place / name for name in sorted(below, reverse=True) if not _is_system_folder(name)]
     return sorted(files)
+
+
+def _was_here(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder is among those that were `seen`, by whatever way one came; from now on it is."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in seen:
+        return True
+    seen.add(identity)
+    return False
 
 
 def _is_systems(name: str) -> bool:
@@ -71,13 +77,12 @@ def _is_system_folder(name: str) -> bool:
 
 def walk(folder: Path) -> Found:
     """Everything below a folder, each folder once however many links lead to it."""
-    found, seen, waiting = Found(), set(), [(folder, "")]
+    found, waiting = Found(), [(folder, "")]
+    seen: set[tuple[int, int]] = set()
     while waiting:
         place, reason = waiting.pop()
-        status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if _was_here(place, seen):
             continue
-        seen.add((status.st_dev, status.st_ino))
         here = files_in(place)
         below = _folders_in(place)
         if reason:
@@ -111,7 +116,7 @@ def files_in(folder: Path) -> Found:
             continue
         path = folder / name
         stem, suffix = os.path.splitext(name)  # noqa: PTH122
-        if suffix.lower() not in IMAGE_SUFFIXES and "." in name:
+        if suffix.lower() not in SUFFIXES and "." in name:
             found.left_out[NO_IMAGE].append(path)
         elif kind := filenames.derived(stem, stems):
             found.left_out[MASKS if kind == "mask" else THUMBNAILS].append(path)

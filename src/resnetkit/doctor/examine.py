@@ -109,7 +109,7 @@ def _with_pixels(path: Path, entry: Entry) -> Entry:
     try:
         return replace(entry, pixels=hash_pixels(path))
     except DataError as error:  # it was readable a moment ago
-        return Entry(*entry.stamp, why=error.why or error.what)
+        return Entry(*entry.stamp, why=error.reason)
 
 
 def hash_pixels(path: Path) -> str:

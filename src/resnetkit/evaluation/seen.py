@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from resnetkit.classifier import Classifier
-from resnetkit.data.fingerprint import Fingerprint
+from resnetkit.data.fingerprint import FILE, Fingerprint
 from resnetkit.data.splits import Files, Images, Split
 
-IMAGES = "images.safetensors"
 logger = logging.getLogger("resnetkit")
 
 
@@ -17,7 +16,7 @@ def memory_of(classifier: Classifier) -> Fingerprint | None:
     """What a run remembers of its pictures; nothing for weights from elsewhere, and for sets in shards."""
     if classifier.folder is None:
         return None
-    return Fingerprint.read(classifier.folder.parent / IMAGES)
+    return Fingerprint.read(classifier.folder.parent / FILE)
 
 
 def unseen(memory: Fingerprint, split: Split, root: Path) -> np.ndarray:

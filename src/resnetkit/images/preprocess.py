@@ -4,7 +4,6 @@ The rule: EXIF orientation is applied; CMYK becomes RGB; more than 8 bits are sc
 transparency is laid on white; of an animation the first frame counts; what costs too much is refused (`cost`).
 """
 
-import reprlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +15,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resnetkit.errors import UsageError
+from resnetkit.errors import UsageError, wrong_field
 from resnetkit.images.reading import with_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,11 +46,9 @@ class Preprocess:
         try:
             return validate(values)
         except ValidationError as error:
-            first, names = error.errors()[0], [field.name for field in fields(cls)]
-            place = first["loc"][0]
-            name = names[place] if isinstance(place, int) else str(place)[:40]
-            shown = f"{name} = {reprlib.repr(first['input'])}"
-            raise UsageError(f"images cannot be prepared with {shown}", why=first["msg"]) from error
+            first = error.errors()[0]
+            name, given = wrong_field(first, [field.name for field in fields(cls)])
+            raise UsageError(f"images cannot be prepared with {name[:40]} = {given}", why=first["msg"]) from error
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):

@@ -5,14 +5,13 @@ Mappings in Deep Residual Networks (arXiv 1603.05027), "the second paper".
 """
 
 import fnmatch
-import reprlib
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from resnetkit.errors import UsageError
+from resnetkit.errors import UsageError, wrong_field
 
 BlockKind = Literal["basic", "bottleneck"]
 EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
@@ -82,11 +81,10 @@ class Arch:
             return validate(values)
         except ValidationError as error:
             first, names = error.errors()[0], [field.name for field in fields(cls)]
-            place = first["loc"][0]
-            name = names[place] if isinstance(place, int) else place
+            name, given = wrong_field(first, names)
             if name not in names:
-                raise UsageError.unknown("field of a network", str(name)[:80], names) from error
-            raise UsageError(f"{name} = {reprlib.repr(first['input'])} cannot be", why=first["msg"]) from error
+                raise UsageError.unknown("field of a network", name[:80], names) from error
+            raise UsageError(f"{name} = {given} cannot be", why=first["msg"]) from error
 
     def __post_init__(self) -> None:
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:

@@ -21,8 +21,8 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 
+from resnetkit.data import fingerprint
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine import storage
 from resnetkit.machine.storage import replace_file, sync_folder
@@ -67,7 +67,7 @@ class Run:
     @property
     def images(self) -> Path:
         """Which images it has seen."""
-        return self.folder / "images.safetensors"
+        return self.folder / fingerprint.FILE
 
     @property
     def finished(self) -> bool:
@@ -198,7 +198,7 @@ def open_run(
         return Run(folder, settings, seen=seen, identity=uuid4().hex, unnamed=out is None)
     before = load_recipe(old_recipe)
     changed = _changes(before, settings, old_recipe, allow)
-    identity = _identity(folder)
+    identity = fingerprint.run_of(folder / fingerprint.FILE)
     reached, damaged = _newest(folder, settings, identity)
     if not identity:  # of a former version, or stopped before its first checkpoint
         identity = (reached.run if reached else "") or uuid4().hex
@@ -207,15 +207,6 @@ def open_run(
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
     return Run(folder, settings, reached, tuple(notes), seen, tuple(changed), identity)
-
-
-def _identity(folder: Path) -> str:
-    """What a run wrote down to know its checkpoints by; empty where it has not, or the file is damaged."""
-    try:
-        with safe_open(folder / "images.safetensors", "numpy") as images:
-            return (images.metadata() or {}).get("run", "")
-    except (OSError, SafetensorError):
-        return ""
 
 
 def _newest(folder: Path, recipe: Recipe, identity: str) -> tuple[Checkpoint | None, list[str]]:

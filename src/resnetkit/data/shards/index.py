@@ -23,8 +23,8 @@ from typing import BinaryIO
 import numpy as np
 
 from resnetkit.data.shards.tar import Member, TarError, iter_members
-from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError
+from resnetkit.images.formats import SUFFIXES
 from resnetkit.machine.storage import replace_file, sha256, user_cache
 
 RECORD = np.dtype([("header", "<u8"), ("lead", "<u4"), ("size", "<u4"), ("label", "<i4")])
@@ -239,7 +239,7 @@ class _Scan:
         key, kind = _parts(member.name)
         middle, _, last = kind.rpartition(".")
         if not key or not member.plain:
-            if f".{last}" in IMAGE_SUFFIXES and not _HIDDEN.search(member.name):
+            if f".{last}" in SUFFIXES and not _HIDDEN.search(member.name):
                 self._leave_out(member)
             return b""
         records = b""
@@ -251,9 +251,9 @@ class _Scan:
         sample = self._sample
         if sample is not None and len(sample.kinds) < MOST_KINDS:
             sample.kinds.append(kind)
-        if middle and (last in ("cls", "json") or f".{last}" in IMAGE_SUFFIXES):
+        if middle and (last in ("cls", "json") or f".{last}" in SUFFIXES):
             name, again = f"{key}.{middle}", self._dotted is not None and self._dotted.picture is not None
-            if self._dotted is None or self._dotted.name != name or (again and f".{last}" in IMAGE_SUFFIXES):
+            if self._dotted is None or self._dotted.name != name or (again and f".{last}" in SUFFIXES):
                 records += self._close_dotted()
                 self._dotted = _Sample(name, member.offset)
             sample = self._dotted
@@ -262,7 +262,7 @@ class _Scan:
         return records
 
     def _add(self, sample: _Sample, member: Member, kind: str) -> None:
-        if f".{kind}" in IMAGE_SUFFIXES:
+        if f".{kind}" in SUFFIXES:
             if sample.picture is not None:
                 raise DataError(
                     "a sample has two pictures",

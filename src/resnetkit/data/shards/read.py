@@ -22,8 +22,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from resnetkit.data.filenames import SPLIT_OF_WORD
 from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
-from resnetkit.data.survey import SPLIT_FOLDERS
 from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import with_image
@@ -311,7 +311,7 @@ def _by_split(source: str) -> dict[str, list[Path]]:
     by_split: dict[str, list[Path]] = {}
     for path in paths:
         words = re.findall(r"[a-z]+", path.name.lower())
-        split = next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
+        split = next((SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD), "")
         by_split.setdefault(split, []).append(path)
     if "" in by_split and len(by_split) > 1:
         raise DataError(

@@ -24,11 +24,11 @@ from resnetkit.data.holdout import complete
 from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
-from resnetkit.data.splits import listed_files
+from resnetkit.data.splits import below, listed_files
 from resnetkit.data.survey import Listing, list_folder
 from resnetkit.data.unreadable import refuse_unreadable
-from resnetkit.data.walk import IMAGE_SUFFIXES
 from resnetkit.errors import DataError, StorageError, UsageError
+from resnetkit.images.formats import SUFFIXES
 from resnetkit.images.reading import FORMATS, read_image
 from resnetkit.machine.storage import replace_file, sha256_file, sweep, sync_folder
 from resnetkit.randomness import permutation
@@ -126,7 +126,7 @@ def _splits(source: Path, listing: Listing, validation: float) -> tuple[dict[str
     """The splits of a folder, made as training makes them where there are none, and what is left out and why."""
     paths = [path for members, _ in listing.splits.values() for path in members]
     entries = dict(zip(paths, scan(source, paths), strict=True))
-    unreadable = {_below(path, source): entry.why for path, entry in entries.items() if entry.why}
+    unreadable = {below(path, source): entry.why for path, entry in entries.items() if entry.why}
     listed = listed_files(listing, entries)
     refuse_unreadable(source, listed, unreadable, len(paths), share=1.0)
     splits = complete(listed, validation, source)
@@ -144,13 +144,9 @@ def _plan(source: Path, listing: Listing, splits: dict[str, Pairs], megabytes: f
     for name, pairs in splits.items():
         for path, label in pairs:
             status = path.stat()
-            entry = (name, _below(path, source), label, status.st_size, status.st_mtime_ns)
+            entry = (name, below(path, source), label, status.st_size, status.st_mtime_ns)
             digest.update(repr(entry).encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _below(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
 
 
 @contextmanager
@@ -222,7 +218,7 @@ class _Writer:
                     end += 1
                     self.progress(end)
                     if isinstance(content, str):
-                        left_out[_below(picture, self.source)] = content
+                        left_out[below(picture, self.source)] = content
                         continue
                     _add(tar, f"{first + samples:09d}{_suffix(picture, content)}", content)
                     _add(tar, f"{first + samples:09d}.cls", str(label).encode())
@@ -281,7 +277,7 @@ def _checked(order: Pairs) -> Iterator[tuple[Path, int, bytes | str]]:
 def _suffix(path: Path, content: bytes) -> str:
     """A file's own suffix where readers of shards know it as a picture's, else that of its format."""
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in SUFFIXES:
         return suffix
     with Image.open(BytesIO(content), formats=FORMATS) as image:
         return f".{(image.format or 'png').lower()}"
