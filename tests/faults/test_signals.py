@@ -107,6 +107,12 @@ def test_processes_that_decode_end_with_their_parent(home: Path) -> None:
     print(f"gone after {ended.orphans:.2f} s")
 
 
+def test_processes_that_decode_end_with_a_parent_that_died_before_they_asked(home: Path) -> None:
+    """The kernel tells only of deaths to come, and PyTorch takes whoever has adopted a process for its parent."""
+    ended = run(direct=begin("workers", home, home / "newborn"), plant=plants.kill_parent_of_newborn)
+    assert ended.code == -signal.SIGKILL  # and `run` looks for processes that were left
+
+
 @pytest.mark.parametrize(
     "label", ["before batch", "before forward", "before fsync checkpoints/.tmp-step-00000002/state.json"]
 )

@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from resnetkit.errors import PeerError, ResnetkitError, UsageError
 from resnetkit.machine.signals import hear_of_parents_death
-from resnetkit.machine.torchrun import Place, place
+from resnetkit.machine.torchrun import Place, agent_gone, place
 
 Result = TypeVar("Result")
 PATIENCE = "RESNETKIT_PEER_SECONDS"
@@ -124,7 +124,7 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
     if ranks.alone or dist.is_initialized():
         yield ranks
         return
-    hear_of_parents_death("SIGTERM")  # nobody else would ask us to stop where the agent is killed
+    hear_of_parents_death("SIGTERM", agent_gone)  # nobody else would ask us to stop where the agent is killed
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local)

@@ -5,6 +5,7 @@ time, and at the second signal, it ends what is going on.
 """
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -168,19 +169,35 @@ def exit_code(number: int) -> int:
     return 130 if number == signal.SIGINT else 143
 
 
-def hear_of_parents_death(name: str) -> None:
+def hear_of_parents_death(name: str, gone: Callable[[], bool]) -> None:
     """Where the kernel can, let it send us the signal of this name when our parent ends, for that may be killed.
 
-    By name, for there are systems without SIGKILL.
+    By name, for there are systems without SIGKILL. `gone` says whether the parent had ended before the kernel knew:
+    then we send the signal ourselves.
     """
     if sys.platform == "linux":
         parent_death = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
         ctypes.CDLL(None).prctl(parent_death, getattr(signal, name))
+        if gone():
+            os.kill(os.getpid(), getattr(signal, name))
+
+
+def _forked_by_the_dead() -> bool:
+    """Whether the process that has started this one with `multiprocessing` has ended.
+
+    PyTorch takes whatever parent it finds for that one, and would wait for its end.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return False
+    # A sibling may hold the end of the pipe that `is_alive` listens to; a fork server stands between parent and child.
+    between = multiprocessing.get_start_method() == "forkserver"
+    return not parent.is_alive() or (not between and os.getppid() != parent.pid)
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
     """In a process that decodes: the parent decides what Ctrl-C means, and SIGTERM ends it as if we were not there."""
-    hear_of_parents_death("SIGKILL")
+    hear_of_parents_death("SIGKILL", _forked_by_the_dead)
     signal.set_wakeup_fd(-1)
     sys.excepthook = lambda *_: None  # what fails here is told to the parent; its threads need not say it too
     for number in SIGNALS:

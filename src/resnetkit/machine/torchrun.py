@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 
+_AGENT = os.getppid()
+"""Who has started this process, as long as it is read before anything that takes time."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -38,3 +41,8 @@ def place() -> Place:
 def restarted() -> bool:
     """Whether `torchrun` has started this process anew after a failure: then the same command goes on."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def agent_gone() -> bool:
+    """Whether the process that has started this one has ended since."""
+    return os.getppid() != _AGENT
