@@ -115,7 +115,7 @@ class Stepper:
             return self._take(batch, step)
         before = replace(scale)
         while not (result := self._take(batch, step)).applied:
-            if scale.factor <= 1 or self.ranks.any(not bool(torch.isfinite(result.loss))):
+            if scale.factor <= 1:
                 self.loss_scale = before  # it is not the scale
                 return result
             scale.halve()
