@@ -58,13 +58,10 @@ def test_the_names_of_timm_give_what_timms_give() -> None:
     x = images(ours)
     assert (ours.num_classes, ours.num_features) == (theirs.num_classes, theirs.num_features)
     with torch.inference_mode():
-        for one, other in (
-            (ours.forward_features(x), theirs.forward_features(x)),
-            *(
-                (ours.forward_head(ours.forward_features(x), **how), theirs.forward_head(theirs.forward_features(x), **how))
-                for how in ({}, {"pre_logits": True})
-            ),
-        ):  # fmt: skip
+        features, expected = ours.forward_features(x), theirs.forward_features(x)
+        torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+        for before in (False, True):
+            one, other = (net.forward_head(features, pre_logits=before) for net in (ours, theirs))
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert ours.get_classifier() is ours.fc
     for net in (ours, theirs):

@@ -105,7 +105,7 @@ def test_whatever_is_a_network_can_be_summarised() -> None:
     assert rk.summarise(classifier.network).stages == rk.summarise(classifier.network.arch).stages == by_name.stages
     assert rk.summarise("resnet20", 64).image_size == (64, 64)
     for wrong in (3, None, torch.nn.Linear(2, 2)):
-        with pytest.raises(UsageError, match="cannot be summarised. Try: a network's name"):
+        with pytest.raises(UsageError, match=r"cannot be summarised\. Try: a network's name"):
             rk.summarise(wrong)
     with pytest.raises(UsageError, match="unknown model 'resnet19'"):
         rk.summarise("resnet19")
@@ -114,7 +114,7 @@ def test_whatever_is_a_network_can_be_summarised() -> None:
 def test_a_network_that_was_changed_by_hand_is_not_described_as_what_it_was() -> None:
     network = build("resnet20")
     network.fc = torch.nn.Linear(64, 5)
-    with pytest.raises(UsageError, match="changed by hand: it has 269,397 parameters, and by its arch .* 269,722"):
+    with pytest.raises(UsageError, match=r"changed by hand: it has 269,397 parameters, and by its arch .* 269,722"):
         rk.summarise(network)
     network.reset_head(5)
     assert rk.summarise(network).parameters == 269_397
