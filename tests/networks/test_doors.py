@@ -79,7 +79,7 @@ def test_deeplift_by_hand_adds_up_to_what_it_explains(kind: str) -> None:
     assert float(attributions) == pytest.approx(float(logits[0] - logits[1]), rel=1e-8)
 
 
-@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # it says that it sets hooks and asks for gradients
 @pytest.mark.parametrize("kind", KINDS)
 def test_captums_deeplift_takes_every_network(kind: str) -> None:
     attr = pytest.importorskip("captum.attr")

@@ -52,6 +52,12 @@ def test_an_argument_of_other_libraries_is_answered_in_a_line(name: str) -> None
     assert key in str(raised.value)
 
 
+@pytest.mark.parametrize("wrong", ["resnet18", rk.BasicBlock])
+def test_a_network_is_built_from_an_arch_or_by_name(wrong: object) -> None:
+    with pytest.raises(UsageError, match="Try: rk.create_model"):
+        rk.ResNet(wrong)
+
+
 def test_the_names_of_timm_give_what_timms_give() -> None:
     ours, theirs = build("resnet18", num_classes=7).eval(), timm.create_model("resnet18", num_classes=7).eval()
     theirs.load_state_dict(ours.state_dict())

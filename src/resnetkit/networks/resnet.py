@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnetkit.errors import UsageError
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
 from resnetkit.networks.elsewhere import ATTRIBUTES
@@ -28,6 +29,8 @@ class ResNet(nn.Module):
 
     def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
+        if not isinstance(arch, Arch):
+            raise UsageError("a ResNet is built from an Arch", remedy='rk.create_model("resnet18")')
         summarise(arch, arch.native_size)  # refuses, before anything is built, what would take all memory
         self.arch = arch
         self.recompute = False
