@@ -54,7 +54,7 @@ def test_an_argument_of_other_libraries_is_answered_in_a_line(name: str) -> None
 
 @pytest.mark.parametrize("wrong", ["resnet18", rk.BasicBlock])
 def test_a_network_is_built_from_an_arch_or_by_name(wrong: object) -> None:
-    with pytest.raises(UsageError, match="Try: rk.create_model"):
+    with pytest.raises(UsageError, match=r"Try: rk\.create_model"):
         rk.ResNet(wrong)
 
 
