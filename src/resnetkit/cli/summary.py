@@ -1,12 +1,14 @@
 """`resnetkit summary`."""
 
+from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from resnetkit.cli.options import RECIPE_KEYS, Json
-from resnetkit.cli.printing import answer_json, answer_table
+from resnetkit.cli.printing import answer, answer_json
 from resnetkit.recipes.schema import ModelRecipe
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ def summary_command(
     /,
     *,
     image_size: int | None = None,
+    modules: Annotated[bool, Parameter(negative="")] = False,
+    parameters: Annotated[bool, Parameter(negative="")] = False,
     json_output: Json = False,
     changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> None:
@@ -27,6 +31,7 @@ def summary_command(
     resnetkit summary resnet18 --image-size 96
     resnetkit summary resnet34 --model.shortcut A
     resnetkit summary runs/NAME
+    resnetkit summary resnet18 --modules
 
     Parameters
     ----------
@@ -34,31 +39,32 @@ def summary_command(
         A name from `resnetkit list models`, a run's folder, or a model's.
     image_size
         Side of the input in pixels. Without it: what the model was made for.
+    modules
+        Every module instead: its name, type, output and parameters, its parts' included.
+    parameters
+        Every parameter instead: its name, shape and size.
     """
     from resnetkit.networks.summary import summarise
 
     arch, size = _arch(name, changes)
-    summary = summarise(arch, size if image_size is None else image_size)
-    if json_output:
-        answer_json({"model": name} | summary.to_dict())
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    summary = replace(summarise(arch, size if image_size is None else image_size), name=name)
+    inventory = None
+    if modules or parameters:
+        from resnetkit.networks.inventory import take_inventory
 
-    table = Table(
-        "stage",
-        "output (C, H, W)",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title=f"{name}, input {arch.in_channels} x {_times(summary.image_size)}",
-    )
-    for heading in ("parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    for stage in summary.stages:
-        table.add_row(stage.name, _times(stage.output), f"{stage.parameters:,}", f"{stage.multiply_adds:,}")
-    table.add_section()
-    table.add_row(f"{arch.layers} layers", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
-    answer_table(table)
+        inventory = take_inventory(arch, summary.image_size)
+    if json_output:
+        answer_json({"model": name} | summary.to_dict() | (inventory.to_dict() if inventory else {}))
+        return
+    if inventory is None:
+        answer(*str(summary).split("\n"))
+        return
+    tables = [inventory.module_table()] if modules else []
+    tables += [inventory.parameter_table()] if parameters else []
+    answer(summary.title)
+    for table in tables:
+        answer("", *table)
+    answer("", *(line for each in inventory.sentences() for line in wrap(each, 80)))
 
 
 def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
@@ -74,7 +80,3 @@ def _arch(model: str, changes: ModelRecipe | None) -> "tuple[Arch, int]":
     fields = changes.model_dump(exclude_unset=True, exclude={"name", "weights"}) if changes is not None else {}
     arch = get_arch(model, **fields)
     return arch, arch.native_size
-
-
-def _times(numbers: tuple[int, ...]) -> str:
-    return " x ".join(map(str, numbers))
