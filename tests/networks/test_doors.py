@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from captum.attr import DeepLift
 from torch import Tensor, nn
 
 from networks.families import KINDS, images, shallow
@@ -82,10 +83,9 @@ def test_deeplift_by_hand_adds_up_to_what_it_explains(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # it says that it sets hooks and asks for gradients
 @pytest.mark.parametrize("kind", KINDS)
 def test_captums_deeplift_takes_every_network(kind: str) -> None:
-    attr = pytest.importorskip("captum.attr")
     network = shallow(KINDS[kind])
     x = images(network)
-    _, error = attr.DeepLift(network).attribute(x, torch.zeros_like(x), target=3, return_convergence_delta=True)
+    _, error = DeepLift(network).attribute(x, torch.zeros_like(x), target=3, return_convergence_delta=True)
     with torch.no_grad():
         scale = float((network(x) - network(torch.zeros_like(x)))[:, 3].abs().max())
     assert float(error.abs().max()) < 0.01 * scale
