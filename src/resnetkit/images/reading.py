@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar, cast
 from PIL import Image, UnidentifiedImageError
 
 from resnetkit.errors import DataError, UsageError
+from resnetkit.images.avif import read_coded
 from resnetkit.images.budget import BYTES, MEMORY, Stream, Watched, limit
 from resnetkit.images.cost import bands, deep_rawmode, peak_bytes
 from resnetkit.images.formats import FORMATS, undecoded
@@ -174,11 +175,11 @@ def _header(path: Path, stream: Stream) -> Header:
 
 def _open(path: Path, stream: Stream, channels: int) -> tuple[Image.Image, int]:
     """An image that is not decoded yet, and the bytes that this will take at the peak. What is too much is refused."""
-    markers = read_markers(stream)
+    walked = read_markers(stream) or read_coded(stream)
     refuse_many_parts(stream)
     image = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
     _refuse_size(path, image)
-    needed = peak_bytes(image, markers, 4 if channels == 3 else 1)
+    needed = peak_bytes(image, walked, 4 if channels == 3 else 1)
     if needed > limit(BYTES):
         width, height = image.size
         takes, most = needed / 2**30, limit(BYTES) / 2**30
