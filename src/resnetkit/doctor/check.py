@@ -13,13 +13,13 @@ from typing import Any
 
 from resnetkit.data.classnames import twins
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey
+from resnetkit.data.survey import BESIDE, IMBALANCE, NO_CLASS, NO_LABEL, Layout, nothing_to_learn, survey
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
-from resnetkit.errors import DataError, UsageError
+from resnetkit.errors import UsageError
 from resnetkit.images.formats import SUFFIXES
 from resnetkit.recipes.ranges import require
 
@@ -95,8 +95,7 @@ def manifest(
 def _survey(folder: Path) -> Layout:
     layout = survey(folder)
     if not any(paths for of in layout.members.values() for paths in of.values()) and not layout.left_out.get(NO_CLASS):
-        remedy = f"a folder with {LAYOUT}"
-        raise DataError("there is nothing to learn", file=folder, why="it holds no image", remedy=remedy)
+        raise nothing_to_learn(layout)
     return layout
 
 
