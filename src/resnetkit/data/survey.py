@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from resnetkit.data import filenames
 from resnetkit.data.classnames import describe_forms, same_in_other_form, told_apart
@@ -85,6 +86,13 @@ def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
         return _Surveyor(folder, dict(named or {})).layout()
     except OSError as error:
         raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
+
+
+class LeftOut(NamedTuple):
+    """Files that are passed over for one reason: how many, and a line that names the first."""
+
+    count: int
+    line: str
 
 
 class _Surveyor:
