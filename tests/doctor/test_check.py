@@ -472,6 +472,9 @@ def test_no_folder_and_no_image_are_refused(name: str, why: str, tmp_path: Path)
 def test_near_must_be_a_small_number_of_bits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Try: 0 to 10"):
         look(tmp_path, near=11)
+    for near in (-1, 2.0, float("nan"), "7", 10**30):
+        with pytest.raises(UsageError, match=r"^near .* cannot be: it is a whole number from 0 to 10\. Try: 0 to 10"):
+            look(tmp_path, near=near)
 
 
 @pytest.mark.parametrize(("size", "bits"), [((64, 64), 10), ((63, 64), 6)])
