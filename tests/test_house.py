@@ -1,6 +1,7 @@
 """The house against its own documents: the trees in README.md and CONTRIBUTING.md are those of the source."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,26 @@ def test_tests_stand_where_what_they_test_stands() -> None:
     for file in (ROOT / "tests").rglob("test_*.py"):
         place = file.parent.relative_to(ROOT / "tests").as_posix()
         assert place == "." or place in known, file
+
+
+_PLACES = ("*.md", "docs/*.md", "docs/*.sbatch", "tests/*/*.md", "results/**/*.md")
+DOCUMENTS = sorted(file for place in _PLACES for file in ROOT.glob(place))
+NAMED_FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)+[\w-]+\.(?:py|md|toml|sbatch|json)\b(?:::(\w+)(…?))?")
+OF_OTHERS = ("runs/", "photos/", "shards/", "model/", "checkpoints/")
+"""Folders of users: what documents name in them is no file of ours."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_file_and_test_that_a_document_names_is_there(document: Path) -> None:
+    """From the root, from `tests/`, from `src/resnetkit/`, or from where the document is."""
+    for found in NAMED_FILE.finditer(document.read_text(encoding="utf-8")):
+        name = found[0].partition("::")[0]
+        places = [root / name for root in (ROOT, ROOT / "tests", SOURCE, SOURCE.parent, document.parent)]
+        file = next((place for place in places if place.is_file()), None)
+        assert file or name.startswith(OF_OTHERS), found[0]
+        if found[1]:
+            ends = "" if found[2] else r"\("
+            assert re.search(rf"def {found[1]}{ends}", file.read_text(encoding="utf-8")), found[0]
 
 
 def test_files_are_short_enough_to_be_read() -> None:

@@ -1,11 +1,17 @@
-"""Named sets that cannot be fetched; torchvision itself asks a server, or an address where nobody answers."""
+"""Named sets: what their pictures are called, and sets that cannot be fetched.
+
+torchvision itself asks a server, or an address where nobody answers.
+"""
 
 import gc
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from resnetkit.data.load import load_data
@@ -56,3 +62,29 @@ def test_a_download_that_fails_says_why_and_how_to_do_without(
     assert len(said.replace(str(tmp_path), "")) < 200
     del failed
     gc.collect()
+
+
+def test_a_picture_of_a_named_set_is_called_by_its_place_there(tmp_path: Path) -> None:
+    """One can look it up: in scikit-learn's own table, and with torchvision's own class."""
+    rows, labels = load_digits(return_X_y=True)
+    digits = load_data("digits")
+    for split in (digits.train, digits.validation, digits.test.relabelled(range(10)), digits.train.limited(100)):
+        for index in (0, 7, len(split) - 1):
+            number = int(re.fullmatch(r"digits #(\d+)", split.name(index))[1])
+            assert np.array_equal(split.pixels[index].flatten().numpy(), np.rint(rows[number] * 255 / 16))
+            assert split.labels[index] == labels[number]
+
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for kind, count in (("train", 60), ("t10k", 20)):
+        for what, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            values = rng.integers(0, 256, shape) if len(shape) == 3 else np.arange(count) % 10
+            head = bytes((0, 0, 8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+            (raw / f"{kind}-{what}-ubyte").write_bytes(head + values.astype(np.uint8).tobytes())
+    data = load_data("fashion-mnist", data_root=tmp_path)
+    for split, part in ((data.train, "train"), (data.validation, "train"), (data.test, "test")):
+        theirs = datasets.FashionMNIST(tmp_path, train=part == "train")
+        for index in range(len(split)):
+            number = int(re.fullmatch(rf"fashion-mnist {part} #(\d+)", split.name(index))[1])
+            assert np.array_equal(split.pixels[index, 0].numpy(), theirs.data[number].numpy())

@@ -1,5 +1,8 @@
+import json
 import math
+import tarfile
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +227,45 @@ def test_ten_crops_match_torchvision(tmp_path: Path, photos: Path) -> None:
     assert from_memory["count"] == 8
     with pytest.raises(UsageError, match=r"ten crops would be one .*24 px"):
         rk.evaluate(replace(classifier, preprocess=replace(preprocess, resize=None)), photos / "val", crops=10)
+
+
+def test_what_a_folder_holds_beside_is_said_and_counted(colours, tmp_path: Path, cli) -> None:
+    """A score says on what it is: the lines of training on stderr, and a count for each reason in the JSON."""
+    _, classifier = colours
+    fill(tmp_path / "test", 3, first=500)
+    (tmp_path / "test" / "red" / "scan.dcm").write_bytes(b"x")
+    draw("red", 7).save(tmp_path / "test" / "red" / "500_mask.png")
+    (tmp_path / "test" / "notes.txt").write_text("x")
+    done = cli("evaluate", classifier.folder, tmp_path / "test", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["count"] == 9
+    assert report["left_out"] == {
+        "that are masks of others": 1,
+        "that are DICOM files, which are not read (save them as PNG)": 1,
+        "that are no images by their names": 1,
+    }
+    for line in (
+        "left out: 1 files that are masks of others, such as red/500_mask.png",
+        "such as red/scan.dcm",
+        "notes.txt",
+    ):
+        assert line in done.err
+
+
+def test_what_shards_hold_beside_is_said_and_counted(colours, tmp_path: Path, cli) -> None:
+    _, classifier = colours
+    (tmp_path / "classes.txt").write_text("blue\ngreen\nred\n")
+    with tarfile.open(tmp_path / "test-0.tar", "w") as tar:
+        for name in ("0.cls", "0.mask.png", "0.png"):
+            content = BytesIO(b"2")
+            if name.endswith("png"):
+                draw("red", 0).save(content, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = content.getbuffer().nbytes
+            content.seek(0)
+            tar.addfile(member, content)
+    done = cli("evaluate", classifier.folder, tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["left_out"] == {"that have no label of their own": 1}
+    assert "1 pictures in the shards have no label of their own and are left out" in done.err

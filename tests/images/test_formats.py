@@ -64,6 +64,45 @@ def test_what_is_no_picture_has_a_reason() -> None:
     assert not is_image_name("a.txt")
 
 
+OTHERS = {
+    "scan.dcm": (bytes(128) + b"DICM", "DICOM files", "save {} as PNG"),
+    "IMG_1.CR3": (b"\0\0\0\x18ftypcrx ", "camera raw files", "save {} as PNG"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "drawings", "save {} as PNG"),
+    "walk.mp4": (b"\0\0\0\x18ftypmp42", "films", "save pictures of {} as PNG"),
+    "paper.pdf": (b"%PDF-1.7", "documents", "save {} as PNG, page by page"),
+    "all.zip": (b"PK\x03\x04", "archives", "unpack {}"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kinds_that_hold_pictures_are_left_out_with_what_they_need(name: str, tmp_path: Path) -> None:
+    """The same is said at the start of training, by the doctor, and in a file's own row of `predict`."""
+    start, kind, remedy = OTHERS[name]
+    fill(tmp_path, 4, ("blue", "red"))
+    (tmp_path / "red" / name).write_bytes(start + bytes(90))
+    said = f"files that are {kind}, which are not read ({remedy.format('them')})"
+    assert f"1 {said}, such as red/{name}" in load_data(str(tmp_path)).notes
+    (finding,) = [each for each in check(tmp_path, cache=None).findings if each.kind == "left-out"]
+    assert (finding.files, finding.text) == ((f"red/{name}",), f"{said}: 1")
+    with pytest.raises(DataError, match=rf"{name}: .*{remedy.format('it')}"):
+        read_image(tmp_path / "red" / name)
+
+
+def test_a_folder_of_nothing_else_says_what_it_holds(tmp_path: Path) -> None:
+    fill(tmp_path, 4, ("blue", "red"))
+    for file in (tmp_path / "red").iterdir():
+        file.rename(file.with_suffix(".dcm"))
+    what = r"4 files that are DICOM files, which are not read \(save them as PNG\), such as red/000.dcm"
+    with pytest.raises(DataError, match=rf"a class folder holds no image in .*red: it holds {what}\. Try: add some"):
+        load_data(str(tmp_path))
+    (tmp_path / "red" / "000.dcm").rename(tmp_path / "b.dcm")
+    for file in (tmp_path / "blue").iterdir():
+        file.unlink()
+    for look in (load_data, check):
+        with pytest.raises(DataError, match=r"there is nothing to learn in .*: it holds .*files that are DICOM"):
+            look(str(tmp_path))
+
+
 PLUGIN = """
 from PIL import Image, ImageFile
 

@@ -8,12 +8,16 @@ import numpy as np
 from torch import Tensor
 
 from resnetkit.data.splits import Split
+from resnetkit.data.survey import LeftOut
 from resnetkit.errors import DataError
 
 
 @dataclass(frozen=True)
 class Data:
-    """A set of labelled images. `notes` say what was decided on the way; `unreadable` maps a file to the reason."""
+    """A set of labelled images. `notes` say what was decided on the way; `unreadable` maps a file to the reason.
+
+    `left_out`: files that are passed over unread, by the reason; their lines are among the notes.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -23,6 +27,7 @@ class Data:
     channels: int = 3
     notes: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     def held_out(self) -> tuple[str, Split]:
         """The split to report: test where there is one, else validation."""

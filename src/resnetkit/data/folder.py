@@ -15,7 +15,7 @@ from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
 from resnetkit.data.scan import Entry, apart, copies, scan
 from resnetkit.data.splits import Files, Images, Split, listed_files
-from resnetkit.data.survey import IMBALANCE, describe_left_out, list_folder
+from resnetkit.data.survey import IMBALANCE, LeftOut, describe_left_out, list_folder
 from resnetkit.data.unreadable import check_command, refuse_unreadable
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
@@ -56,6 +56,9 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         splits["test"] = splits.pop("all")
     found, splits = set(splits), complete(splits, settings.validation, folder, settings.group_by)
     notes = list(describe_left_out(listing.left_out, folder))
+    left_out = {
+        reason: LeftOut(len(paths), line) for (reason, paths), line in zip(listing.left_out.items(), notes, strict=True)
+    }
     if "all" in found:
         notes.append(
             f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
@@ -80,6 +83,7 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         held.get("test"),
         notes=notes,
         unreadable=unreadable,
+        left_out=left_out,
     )
 
 

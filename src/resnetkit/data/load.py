@@ -76,4 +76,5 @@ def _load_shards(source: str, settings: DataRecipe, *, whole: bool, reporter: Re
                 remedy="val-*.tar shards, or a larger --data.validation",
             )
         notes.append(f"no val shards in {source}: held out {len(splits['validation']):,} of the training images")
-    return Data(source, found.classes, splits.get("train"), splits.get("validation"), splits.get("test"), notes=notes)
+    parts = (splits.get("train"), splits.get("validation"), splits.get("test"))
+    return Data(source, found.classes, *parts, notes=notes, left_out=found.left_out)

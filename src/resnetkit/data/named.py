@@ -34,7 +34,7 @@ def _digits(_root: Path | None, settings: "DataRecipe") -> "Data":
 
     values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     grey = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    everything = Images(torch.from_numpy(grey), torch.from_numpy(labels.astype(np.int64)))
+    everything = Images(torch.from_numpy(grey), torch.from_numpy(labels.astype(np.int64)), origin="digits")
     rest, test = hold_out(everything, 0.2)
     train, validation = hold_out(rest, settings.validation)
     return Data("digits", tuple(str(digit) for digit in range(10)), train, validation, test, channels=1)
@@ -58,10 +58,10 @@ def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | N
                 remedy += ", or leave out --data-root to download"
             raise DataError(f"{name} is not complete", file=where, why=_short(error), remedy=remedy) from error
         splits = []
-        for part in (train, test):
+        for part, which in ((train, "train"), (test, "test")):
             pixels = torch.as_tensor(part.data)
             pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-            splits.append(Images(pixels.contiguous(), torch.as_tensor(part.targets)))
+            splits.append(Images(pixels.contiguous(), torch.as_tensor(part.targets), origin=f"{name} {which}"))
         fit, validation = hold_out(splits[0], settings.validation)
         return Data(name, tuple(train.classes), fit, validation, splits[1], channels=splits[0].pixels.shape[1])
 

@@ -102,6 +102,10 @@ class Images:
     """int64, (N,)."""
     files: "Files | None" = None
     """Where they were read from, where that was files."""
+    origin: str = ""
+    """What else they were read from, such as "cifar10 train"."""
+    numbers: np.ndarray | None = None
+    """Of each image there, int64 (N,), where these are not all of them in order."""
 
     bounds = None
 
@@ -112,11 +116,15 @@ class Images:
         """The images at `positions`, in that order."""
         chosen = torch.from_numpy(positions)
         files = self.files.take(positions) if self.files is not None else None
-        return Images(self.pixels[chosen], self.labels[chosen], files)
+        numbers = positions if self.numbers is None else self.numbers[positions]
+        return Images(self.pixels[chosen], self.labels[chosen], files, self.origin, numbers)
 
     def name(self, index: int) -> str:
-        """The file it is from, or its number where it has no other name."""
-        return self.files.name(index) if self.files is not None else str(index)
+        """The file it is from; else what it is an image of, and its number there, from 0: `cifar10 train #37`."""
+        if self.files is not None:
+            return self.files.name(index)
+        number = index if self.numbers is None else int(self.numbers[index])
+        return f"{self.origin} #{number}" if self.origin else str(number)
 
     def content(self, index: int) -> bytes:
         """The pixels of an image."""

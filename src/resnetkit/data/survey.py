@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from resnetkit.data import filenames
 from resnetkit.data.classnames import describe_forms, same_in_other_form, told_apart
@@ -87,6 +88,13 @@ def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
         raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
 
 
+class LeftOut(NamedTuple):
+    """Files that are passed over for one reason: how many, and a line that names the first."""
+
+    count: int
+    line: str
+
+
 class _Surveyor:
     """Looks at one folder: first at what its subfolders are called, then at what is in them."""
 
@@ -98,8 +106,7 @@ class _Surveyor:
 
     def layout(self) -> Layout:
         top = files_in(self.folder)
-        for reason, paths in top.left_out.items():
-            self.left_out[reason] += paths
+        self._leave_out(top)
         self.left_out[NO_CLASS] += top.images
         for hidden in hidden_folders(self.folder):
             self.left_out[HIDDEN] += files_in(hidden).images
@@ -206,7 +213,9 @@ class _Surveyor:
                 members[split][child.name] = self._take(child)
                 folders[split, child.name] = child
             if root != self.folder:
-                self.left_out[NO_CLASS] += files_in(root).images
+                beside = files_in(root)
+                self.left_out[NO_CLASS] += beside.images
+                self._leave_out(beside)
         if self.folder.resolve() not in taken:
             for child in self.children:
                 if child.resolve() not in taken and not any(child in root.parents for root in roots.values()):
@@ -272,9 +281,12 @@ class _Surveyor:
 
     def _take(self, folder: Path) -> list[Path]:
         found = self._walk(folder)
+        self._leave_out(found)
+        return sorted(found.images)
+
+    def _leave_out(self, found: Found) -> None:
         for reason, paths in found.left_out.items():
             self.left_out[reason] += paths
-        return sorted(found.images)
 
     def _is_own(self, folder: Path) -> bool:
         """Whether a folder is a run, or the folder in which runs are; what it holds was never there to learn from."""
@@ -310,15 +322,14 @@ def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing
     members = layout.members
     found = {name for classes in members.values() for name, paths in classes.items() if paths}
     if not found:
-        flat = layout.left_out.get(NO_CLASS, [])
-        why = f"its {len(flat)} images are in no class folder" if flat else "it holds no image"
-        raise DataError("there is nothing to learn", file=folder, why=why, remedy=f"a folder with {LAYOUT}")
+        raise nothing_to_learn(layout)
     for split in ("train", "all"):
         empty = [layout.folders[split, name] for name, paths in members.get(split, {}).items() if not paths]
         if empty:
-            others = f"so do {_names(empty[1:])}" if empty[1:] else None
+            why = [f"it holds {line}" for line in describe_left_out(_below(empty[0], layout.left_out), folder)]
+            why += [f"so do {_names(empty[1:])}"] if empty[1:] else []
             remedy = "add some, or remove the folder" + "s" * bool(empty[1:])
-            raise DataError("a class folder holds no image", file=empty[0], why=others, remedy=remedy)
+            raise DataError("a class folder holds no image", file=empty[0], why="; ".join(why), remedy=remedy)
     if "train" in members:
         names = {name for name, paths in members["train"].items() if paths}
         if strangers := sorted(found - names):
@@ -336,6 +347,18 @@ def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing
         pairs = [(path, label_of[name]) for name in classes for path in of.get(name, [])]
         splits[split] = ([path for path, _ in pairs], [label for _, label in pairs])
     return Listing(classes, splits, layout.left_out, layout.notes)
+
+
+def nothing_to_learn(layout: Layout) -> DataError:
+    """What is said of a folder without an image in a class, with what it holds instead."""
+    flat, instead = layout.left_out.get(NO_CLASS), list(describe_left_out(layout.left_out, layout.root))
+    why = f"its {len(flat)} images are in no class folder" if flat else f"it holds {', '.join(instead) or 'no image'}"
+    return DataError("there is nothing to learn", file=layout.root, why=why, remedy=f"a folder with {LAYOUT}")
+
+
+def _below(folder: Path, left_out: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+    inside = {reason: [path for path in paths if folder in path.parents] for reason, paths in left_out.items()}
+    return {reason: paths for reason, paths in inside.items() if paths}
 
 
 def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterator[str]:

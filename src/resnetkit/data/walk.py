@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetkit.data import filenames
-from resnetkit.images.formats import SUFFIXES
+from resnetkit.images.formats import is_image_name, kind_of
 
 MASKS, THUMBNAILS = "that are masks of others", "that are thumbnails of others"
 HIDDEN, NO_IMAGE = "in hidden folders", "that are no images by their names"
@@ -115,10 +115,10 @@ def files_in(folder: Path) -> Found:
         if _is_systems(name):
             continue
         path = folder / name
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
-        if suffix.lower() not in SUFFIXES and "." in name:
-            found.left_out[NO_IMAGE].append(path)
-        elif kind := filenames.derived(stem, stems):
+        if "." in name and not is_image_name(name):
+            kind = kind_of(name)
+            found.left_out[f"that are {kind}" if kind else NO_IMAGE].append(path)
+        elif kind := filenames.derived(os.path.splitext(name)[0], stems):  # noqa: PTH122
             found.left_out[MASKS if kind == "mask" else THUMBNAILS].append(path)
         else:
             found.images.append(path)

@@ -13,20 +13,19 @@ from typing import Any
 
 from resnetkit.data.classnames import twins
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.survey import BESIDE, IMBALANCE, LAYOUT, NO_CLASS, NO_LABEL, Layout, survey
+from resnetkit.data.survey import BESIDE, IMBALANCE, NO_CLASS, NO_LABEL, Layout, nothing_to_learn, survey
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries
 from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
-from resnetkit.errors import DataError, UsageError
 from resnetkit.images.formats import SUFFIXES
-from resnetkit.recipes.ranges import require
+from resnetkit.recipes.ranges import RANGES, require
 
 MOST_FINDINGS = 10_000
 """Near duplicates listed of each kind; a folder with more has pictures that a hash cannot tell apart."""
 
-NEAR = 10
+NEAR = int(RANGES["near"][1])
 """Bits that near duplicates may differ in. Of 79,003 pairs of different photographs none is as near as that."""
 
 NEAR_SMALL = 6
@@ -58,8 +57,7 @@ def check(
     problems are findings. Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
     `UsageError` (exit code 2) for `near` and `workers`.
     """
-    if near is not None and near not in range(NEAR + 1):
-        raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
+    require(near=near, workers=workers)
     folder = Path(folder)
     layout = _survey(folder)
     entries = _read(folder, layout, progress, workers, cache)
@@ -95,8 +93,7 @@ def manifest(
 def _survey(folder: Path) -> Layout:
     layout = survey(folder)
     if not any(paths for of in layout.members.values() for paths in of.values()) and not layout.left_out.get(NO_CLASS):
-        remedy = f"a folder with {LAYOUT}"
-        raise DataError("there is nothing to learn", file=folder, why="it holds no image", remedy=remedy)
+        raise nothing_to_learn(layout)
     return layout
 
 

@@ -110,7 +110,8 @@ def evaluate(
     know, and where it has seen every picture.
     Raises `UsageError` (exit code 2) for a number that cannot be, and for ten crops where resizing leaves no
     margin to crop in.
-    Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
+    Returns `data, split, count, top1, top5, loss, seen, unreadable, left_out`; accuracies in percent. `unreadable` has
+    the reason for each file, `left_out` the number of files that were passed over for each reason.
     """
     require(batch_size=batch_size, workers=workers)
     name, look = str(data), classifier.preprocess
@@ -122,7 +123,7 @@ def evaluate(
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
     loaded = load_data(name, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
-    for note in beside_named(name):
+    for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):
         logger.warning("classes %s and %s mirror each other, and five of ten crops are mirrored", *pairs[0])
@@ -139,7 +140,8 @@ def evaluate(
             )
     batch_size = max(1, batch_size // crops)
     found = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
-    more = {"seen": seen, "unreadable": loaded.unreadable | found.lost}
+    left_out = {reason: passed.count for reason, passed in loaded.left_out.items()}
+    more = {"seen": seen, "unreadable": loaded.unreadable | found.lost, "left_out": left_out}
     return {"data": name, "split": split_name} | found.to_dict() | more
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from resnetkit.errors import DataError
+from resnetkit.images.avif import MAX_CODED_PIXELS, Coded
 from resnetkit.images.jpeg import Markers
 
 BAND = 2**20
@@ -20,18 +21,21 @@ MAX_TILE_PIXELS = 400_000_000
 
 _WEBP, _AVIF, _PYTHON = 16, 18, 12
 """Bytes a pixel. WebP and AVIF: canvases, their copy and the image; PPM and RLE BMP in Python: numbers, copy, image."""
+_AVIF_FRAME, _AVIF_FRAMES = 6, 8
+"""Bytes a pixel of each further frame that an AVIF's decoder keeps, and how many of them it keeps at most."""
 _DEEP = ("RGB;16", "RGBX;16", "RGBA;16", "LA;16")
 _TILE, _ROWS, _SAMPLES, _BITS = (322, 323), 278, 277, 258
 
 
-def peak_bytes(image: Image.Image, markers: Markers | None, target: int) -> int:
+def peak_bytes(image: Image.Image, walked: Markers | Coded | None, target: int) -> int:
     """The most memory that an opened image takes until it is upright, of `target` bytes a pixel, and has been cropped.
 
+    `walked` is what was seen of a JPEG or an AVIF before it was opened.
     Raises `DataError` (exit code 3) where it would take too long for nothing.
     """
     width, height = image.size
     pixels = width * height
-    decoding, held = _decoding(image, markers)
+    decoding, held = _decoding(image, walked)
     work = BAND_BYTES * min(pixels, BAND)
     if deep_rawmode(image):  # dark ones are decoded twice
         held = max(held, 3 * stored(image.mode) * pixels if image.mode == "RGBA" else 2 * stored(image.mode) * pixels)
@@ -59,18 +63,21 @@ def stored(mode: str) -> int:
     return 2 if mode.startswith("I;16") else 1 if mode in ("1", "L", "P") else 4
 
 
-def _decoding(image: Image.Image, markers: Markers | None) -> tuple[int, int]:
+def _decoding(image: Image.Image, walked: Markers | Coded | None) -> tuple[int, int]:
     """The peak while decoding, and what stays until the source is let go."""
     width, height = image.size
     pixels = width * height
     image_bytes = stored(image.mode) * pixels
     if image.format == "WEBP":
         return (_WEBP + 2) * pixels, _WEBP * pixels
-    if image.format in ("AVIF", "HEIF", "JXL"):
+    if image.format == "AVIF":
+        taken = _of_streams(walked if isinstance(walked, Coded) else Coded(), pixels)
+        return taken, taken
+    if image.format in ("HEIF", "JXL"):
         return _AVIF * pixels, _AVIF * pixels
-    if markers is not None:
-        _refuse_scans(markers.scans, pixels)
-        kept = 2 * round(markers.samples * pixels) if markers.kept else 0
+    if isinstance(walked, Markers):
+        _refuse_scans(walked.scans, pixels)
+        kept = 2 * round(walked.samples * pixels) if walked.kept else 0
         return image_bytes + kept, image_bytes
     if image.format == "TIFF":
         return image_bytes + _strip_bytes(image), image_bytes
@@ -84,6 +91,17 @@ def _refuse_scans(scans: int, pixels: int) -> None:
     if scans * pixels > MAX_SCAN_PIXELS:
         why = f"its {scans} scans go over {pixels:,} pixels each"
         raise DataError("cannot read the image", why=why, remedy="save it anew")
+
+
+def _of_streams(coded: Coded, pixels: int) -> int:
+    """What decoding the streams of an AVIF of `pixels` takes."""
+    if not coded.pixels:
+        raise DataError("cannot read the image", why="it is damaged (its pixels cannot be found)")
+    if coded.total > MAX_CODED_PIXELS:
+        why = f"it has {pixels:,} pixels, and its decoder goes over {coded.total:,}"
+        raise DataError("cannot read the image", why=why, remedy="save it anew")
+    further = _AVIF_FRAME * min(coded.frames - 1, _AVIF_FRAMES)
+    return _AVIF * max(pixels, coded.pixels) + further * coded.pixels
 
 
 def _strip_bytes(image: Image.Image) -> int:

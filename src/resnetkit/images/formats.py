@@ -4,10 +4,10 @@ Content decides what is read; names decide what is listed. Every name of a pictu
 be read, so that nobody's pictures are passed over in silence.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
-from pathlib import PurePath
 
 from PIL import features
 
@@ -33,15 +33,19 @@ _PLUGINS = {"HEIF": ("pillow_heif", "pillow-heif"), "JXL": ("pillow_jxl", "pillo
 _PEOPLE = {"HEIF": "HEIC", "JXL": "JPEG XL", "WEBP": "WebP"}
 _UNREAD = {"JPEG2000": "JPEG 2000 is not read", "ICO": "icons are not read"}
 _OTHERS = {
-    "camera raw files": ".arw .cr2 .cr3 .dng .nef .orf .raf .rw2",
-    "Photoshop files": ".psd .psb",
-    "drawings": ".svg .eps .ai",
-    "films": ".mp4 .mov .avi .mkv .webm",
-    "DICOM": ".dcm",
-    "Targa": ".tga",
-    "high dynamic range": ".exr .hdr",
+    "camera raw files": (".arw .cr2 .cr3 .crw .dng .nef .orf .pef .raf .rw2 .srw", "save {} as PNG"),
+    "Photoshop files": (".psd .psb .xcf", "save {} as PNG"),
+    "drawings": (".svg .svgz .eps .ai .wmf .emf", "save {} as PNG"),
+    "films": (".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .3gp", "save pictures of {} as PNG"),
+    "documents": (".pdf .ps .djvu", "save {} as PNG, page by page"),
+    "DICOM files": (".dcm .dicom", "save {} as PNG"),
+    "volumes": (".nii .nrrd .mha .mhd", "save {} as PNG, slice by slice"),
+    "Targa files": (".tga", "save {} as PNG"),
+    "pictures of high dynamic range": (".exr .hdr", "save {} as PNG"),
+    "arrays": (".npy .npz .mat .h5 .hdf5", "save {} as PNG, picture by picture"),
+    "archives": (".zip .tar .gz .tgz .rar .7z", "unpack {}"),
 }
-_KIND = {suffix: kind for kind, suffixes in _OTHERS.items() for suffix in suffixes.split()}
+_KIND = {suffix: (kind, remedy) for kind, (suffixes, remedy) in _OTHERS.items() for suffix in suffixes.split()}
 
 
 def _installed() -> Iterator[str]:
@@ -58,19 +62,30 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", *_install
 """What is opened, whatever a file is called. JPEG 2000 is not: its decoder takes much and cannot be stopped."""
 
 
-def is_image_name(name: str | PurePath) -> bool:
+def is_image_name(name: str) -> bool:
     """Whether a file is called like a picture, one that can be read or not; names without a suffix are none."""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return _suffix(name) in SUFFIXES
 
 
-def why_not(name: str | PurePath) -> str | None:
+def kind_of(name: str) -> str | None:
+    """What a file is by its name, and what it needs: of kinds that hold pictures and are not read; None for others."""
+    kind, remedy = _KIND.get(_suffix(name), (None, ""))
+    return kind and f"{kind}, which are not read ({remedy.format('them')})"
+
+
+def why_not(name: str) -> str | None:
     """Why a file cannot be read, by its name: what it needs, or what it is; None for one that is worth opening."""
-    suffix = PurePath(name).suffix.lower()
+    suffix = _suffix(name)
     if format_ := SUFFIXES.get(suffix):
         return None if _is_readable(format_) else cannot_decode(format_)
     if suffix in _KIND:
-        return f"{_KIND[suffix]} are not read; save it as PNG"
+        kind, remedy = _KIND[suffix]
+        return f"{kind} are not read; {remedy.format('it')}"
     return "it is not an image" if suffix else None
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million of them
 
 
 def cannot_decode(format_: str) -> str:

@@ -16,9 +16,10 @@ from typing import BinaryIO, TypeVar, cast
 from PIL import Image, UnidentifiedImageError
 
 from resnetkit.errors import DataError, UsageError
+from resnetkit.images.avif import read_coded
 from resnetkit.images.budget import BYTES, MEMORY, Stream, Watched, limit
 from resnetkit.images.cost import bands, deep_rawmode, peak_bytes
-from resnetkit.images.formats import FORMATS, undecoded
+from resnetkit.images.formats import FORMATS, kind_of, undecoded, why_not
 from resnetkit.images.jpeg import read_markers
 from resnetkit.images.levels import (
     colours_are_dark,
@@ -174,11 +175,11 @@ def _header(path: Path, stream: Stream) -> Header:
 
 def _open(path: Path, stream: Stream, channels: int) -> tuple[Image.Image, int]:
     """An image that is not decoded yet, and the bytes that this will take at the peak. What is too much is refused."""
-    markers = read_markers(stream)
+    walked = read_markers(stream) or read_coded(stream)
     refuse_many_parts(stream)
     image = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
     _refuse_size(path, image)
-    needed = peak_bytes(image, markers, 4 if channels == 3 else 1)
+    needed = peak_bytes(image, walked, 4 if channels == 3 else 1)
     if needed > limit(BYTES):
         width, height = image.size
         takes, most = needed / 2**30, limit(BYTES) / 2**30
@@ -273,20 +274,24 @@ def _looks_like(path: Path, stream: BinaryIO | None) -> str:
         return why
     film = start[4:8] == b"ftyp" or start[8:12] == b"AVI "
     text = start.lstrip().lower()
-    looks = "a film" if film else next((name for mark, name in _LOOKS.items() if text.startswith(mark)), None)
-    return f"it is not an image (it looks like {looks})" if looks else f"it is none of {', '.join(FORMATS)}"
+    looks = _FILM if film else next((looks for mark, looks in _LOOKS.items() if text.startswith(mark)), None)
+    if looks is None or kind_of(path.name):  # a raw file of a camera begins as a film does
+        return why_not(path.name) or f"it is none of {', '.join(FORMATS)}"
+    what, remedy = looks
+    return f"it is not an image (it looks like {what})" + (f"; {remedy}" if remedy else "")
 
 
+_FILM = ("a film", "save pictures of it as PNG")
 _LOOKS = {
-    b"<!doctype html": "HTML",
-    b"<html": "HTML",
-    b"<svg": "SVG",
-    b"<?xml": "XML",
-    b"%pdf": "PDF",
-    b"%!ps": "PostScript",
-    b"\xc5\xd0\xd3\xc6": "PostScript",
-    b"pk\x03\x04": "a zip archive",
-    b"\x1ae\xdf\xa3": "a film",
+    b"<!doctype html": ("HTML", ""),
+    b"<html": ("HTML", ""),
+    b"<svg": ("SVG", "save it as PNG"),
+    b"<?xml": ("XML", ""),
+    b"%pdf": ("PDF", "save it as PNG, page by page"),
+    b"%!ps": ("PostScript", "save it as PNG"),
+    b"\xc5\xd0\xd3\xc6": ("PostScript", "save it as PNG"),
+    b"pk\x03\x04": ("a zip archive", "unpack it"),
+    b"\x1ae\xdf\xa3": _FILM,
 }
 
 

@@ -12,6 +12,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "limit": (50, 1_000_000_000),
     "mean": (-1000.0, 1000.0),
     "megabytes": (0.001, 1_000_000.0),
+    "near": (0, 10),
     "seed": (0, 2**63 - 1),
     "seeds": (1, 1000),
     "size": (1, 4096),
@@ -21,6 +22,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "workers": (0, 256),
 }
 """Least and most; whole numbers where these are whole."""
+WITHOUT_FLAG = frozenset({"near"})
+"""Arguments of functions that no command has."""
 
 
 def require(**values: float | None) -> None:
@@ -33,9 +36,8 @@ def require(**values: float | None) -> None:
         whole = isinstance(least, int)
         if value is None or (isinstance(value, Integral if whole else Real) and least <= value <= most):
             continue
-        flag, kind = f"--{name.replace('_', '-')}", "a whole number" if whole else "a number"
+        kind, flag = "a whole number" if whole else "a number", f"--{name.replace('_', '-')}"
+        called, remedy = (name, f"{least} to {most}") if name in WITHOUT_FLAG else (flag, f"{flag} {least}")
         raise UsageError(
-            f"{flag} {repr(value)[:40]} cannot be",
-            why=f"it is {kind} from {least:,} to {most:,}",
-            remedy=f"{flag} {least}",
+            f"{called} {repr(value)[:40]} cannot be", why=f"it is {kind} from {least:,} to {most:,}", remedy=remedy
         )

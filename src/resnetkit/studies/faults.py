@@ -203,7 +203,7 @@ def accepts(network: ResNet, size: int, window: int | None) -> bool:
 def classes_of(images: Images, first: int, end: int) -> Images:
     """The images of classes from `first` to below `end`, in colour, the classes numbered from 0."""
     chosen = images.take(np.flatnonzero((images.labels >= first) & (images.labels < end)))
-    return Images(chosen.pixels.expand(-1, 3, -1, -1), chosen.labels - first)
+    return replace(chosen, pixels=chosen.pixels.expand(-1, 3, -1, -1), labels=chosen.labels - first)
 
 
 def write_classes(splits: dict[str, Images], end: int, folder: Path) -> None:

@@ -7,7 +7,7 @@ it, class names come from `classes.txt`, one a line, or are numbers.
 
 import glob
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from resnetkit.data.filenames import SPLIT_OF_WORD
 from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
+from resnetkit.data.survey import LeftOut
 from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import with_image
@@ -206,6 +207,8 @@ class ShardSet:
     counts: dict[str, np.ndarray]
     """Samples of each class in each split, (classes,)."""
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    """Pictures that are passed over, by the reason; `notes` has their lines."""
 
 
 def names_shards(source: str) -> bool:
@@ -239,7 +242,8 @@ def open_shards(source: str, *, reporter: Reporter | None = None) -> ShardSet:
     for split, shards in splits.items():
         for file in shards.files:
             counts[split][: file.top + 1] += file.label_counts()
-    return ShardSet(classes, splits, counts, notes)
+    left_out = _left_out(indexes.values())
+    return ShardSet(classes, splits, counts, [*notes, *(each.line for each in left_out.values())], left_out)
 
 
 def expand(pattern: str) -> list[Path]:
@@ -356,12 +360,16 @@ def _indexes(paths: list[Path], reporter: Reporter) -> tuple[dict[Path, TarIndex
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     notes = [f"indexed {len(missing):,} shards, {samples:,} images, for this and later runs"] if missing else []
-    short = [index for index in found.values() if index is not None and index.left_out]
-    if short:
-        name = short[0].name_at(short[0].first_left_out)
-        count = sum(index.left_out for index in short)
-        notes.append(f"{count:,} pictures in the shards have no label of their own and are left out, such as {name}")
     return {path: index for path, index in found.items() if index is not None}, notes
+
+
+def _left_out(indexes: Iterable[TarIndex]) -> dict[str, LeftOut]:
+    short = [index for index in indexes if index.left_out]
+    if not short:
+        return {}
+    name, count = short[0].name_at(short[0].first_left_out), sum(index.left_out for index in short)
+    line = f"{count:,} pictures in the shards have no label of their own and are left out, such as {name}"
+    return {"that have no label of their own": LeftOut(count, line)}
 
 
 def _refuse_others(folder: Path, description: _Description | None, indexes: dict[Path, TarIndex]) -> None:
