@@ -5,9 +5,10 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import safetensors.torch
 import torch
@@ -15,6 +16,7 @@ from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
+from resnetkit.arguments import checked
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine import documents
@@ -71,6 +73,29 @@ class Classifier:
         name, share = data.get("name"), data.get("validation")
         return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None, data)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.compute.device
+
+    @checked()
+    def to(self, device: str | torch.device, *, precision: Precision | None = None) -> Self:
+        """Move it to a device, "cuda" or "cpu", and give it back; the precision stays where none is named.
+
+        Raises `UsageError` (exit code 2) for a device that this machine does not have.
+        """
+        self.compute = choose(str(device), precision or self.compute.precision)
+        self.network = self.compute.network(self.network)
+        return self
+
+    def predict(self, inputs: Any, **options: Any) -> list[Any]:
+        """What is on pictures: `resnetkit.predict` with this classifier."""
+        return _door().predict(self, inputs, **options)
+
+    def evaluate(self, data: Any, **options: Any) -> dict[str, Any]:
+        """How good it is on labelled images: `resnetkit.evaluate` with this classifier."""
+        return _door().evaluate(self, data, **options)
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode."""
@@ -126,6 +151,11 @@ class Classifier:
                 "sha256": digest,
             },
         }
+
+
+def _door() -> Any:
+    """The package's own front door: what is done with a classifier lies above it, and is not imported from here."""
+    return import_module("resnetkit")
 
 
 class _Saved(BaseModel):

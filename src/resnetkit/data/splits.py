@@ -102,6 +102,8 @@ class Images:
     """int64, (N,)."""
     files: "Files | None" = None
     """Where they were read from, where that was files."""
+    marks: np.ndarray | None = None
+    """int64, (N,): a number for each image that its pixels decide, where somebody asks for it."""
 
     bounds = None
 
@@ -112,7 +114,8 @@ class Images:
         """The images at `positions`, in that order."""
         chosen = torch.from_numpy(positions)
         files = self.files.take(positions) if self.files is not None else None
-        return Images(self.pixels[chosen], self.labels[chosen], files)
+        marks = self.marks[positions] if self.marks is not None else None
+        return Images(self.pixels[chosen], self.labels[chosen], files, marks)
 
     def name(self, index: int) -> str:
         """The file it is from, or its number where it has no other name."""
@@ -149,7 +152,9 @@ class Images:
         return f"{len(self):,} images of {self.pixels.shape[-1]} x {self.pixels.shape[-2]} px in memory"
 
     def contents(self) -> np.ndarray:
-        """That of their files. Of a named set nobody asks: its test split is never learnt from."""
+        """That of their files, or their marks. Of a named set nobody asks: its test split is never learnt from."""
+        if self.marks is not None:
+            return self.marks
         return self.files.contents() if self.files is not None else np.empty(0, dtype=np.int64)
 
     def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002

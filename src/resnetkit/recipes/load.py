@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.machine.documents import read_bounded
 from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe
@@ -27,12 +28,18 @@ def list_recipes() -> dict[str, str]:
     return found
 
 
-def load_recipe(name: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
-    """Load a recipe by name or path, with its base, then apply `changes` (nested, such as {"optim": {"lr": 0.05}}).
+@checked()
+def load_recipe(name: str | Path | Recipe, changes: dict[str, Any] | None = None) -> Recipe:
+    """Load a recipe by name or path, with its base, or take one that is loaded already; then apply `changes`.
 
+    These are nested, such as {"optim": {"lr": 0.05}}.
     Raises `UsageError` (exit code 2) for an unknown recipe or key, with the nearest known one, and for a value that is
     out of range.
     """
+    if isinstance(name, Recipe):
+        settings = name.model_dump(exclude_none=True)
+        _merge(settings, changes or {})
+        return _validate(settings, file=None)
     settings = _read(str(name), seen=())
     _merge(settings, changes or {})
     return _validate(settings, file=None if str(name) in list_recipes() and changes else str(name))
@@ -84,7 +91,10 @@ def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
             settings.pop(length, None)
     for key, value in changes.items():
         if isinstance(value, dict):
-            _merge(settings.setdefault(key, {}), value)
+            section = settings.setdefault(key, {})
+            if not isinstance(section, dict):
+                raise UsageError(f"{key} has no keys", why="it is a value", remedy=f"{key} = {section!r}")
+            _merge(section, value)
         elif value is not None:
             settings[key] = value
 
