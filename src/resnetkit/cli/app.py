@@ -32,7 +32,7 @@ app = App(
     result_action="return_value",
 )
 
-COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
+COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "push", "study", "summary", "list")
 
 NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 """What the system's loader says of a library for which there is no room."""

@@ -119,6 +119,9 @@ def _train_head(setup: Setup) -> Classifier:
             "split": split_name,
             "steps": 0,
             "best_step": 0,
+            "best_epoch": 0.0,
+            # Beside a test split it was learnt from; what to tune by is cross-validation.
+            "validation": score.to_dict() if split_name == "validation" else None,
             "seconds": round(seconds, 2),
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
@@ -172,7 +175,7 @@ def _begin_with_head(setup: Setup, state: State) -> None:
     validation = score_split(setup, setup.network, setup.validation_split)
     state.lost |= solved.features.lost | validation.lost
     state.extra = _told(setup, solved)
-    state.best = {"step": 0, "top1": validation.top1, "loss": validation.loss}
+    state.best = {"step": 0} | validation.to_dict()
     state.best_weights = copy_of(setup.network)
     setup.say([f"head alone: validation {validation.top1:.2f} %; now all layers that are not frozen"])
 
@@ -187,6 +190,8 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
         "split": split_name,
         "steps": plan.total_steps,
         "best_step": state.best["step"],
+        "best_epoch": round(plan.epochs(state.best["step"]), 4),
+        "validation": {name: value for name, value in state.best.items() if name != "step"},
         "seconds": round(seconds, 2),
         "images_per_second": round(plan.total_steps * plan.batch_size / max(seconds, 1e-9), 1),
     }
