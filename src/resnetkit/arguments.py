@@ -135,4 +135,7 @@ def _words(kind: Any) -> str:
     if origin is not None and issubclass(origin, Callable):
         return "a function"
     plain = origin or kind
-    return _NAMES.get(plain) or f"a {plain.__name__}"
+    if plain in _NAMES:
+        return _NAMES[plain]
+    article = "an" if plain.__name__[0] in "AEIOUaeiou" else "a"
+    return f"{article} {plain.__name__}"

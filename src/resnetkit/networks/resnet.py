@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnetkit.arguments import checked
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
 from resnetkit.networks.summary import summarise
@@ -24,6 +25,7 @@ class ResNet(nn.Module):
     what PyTorch gave them, for parameters that are about to be loaded.
     """
 
+    @checked(arch="resnetkit.create_model(NAME)")
     def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
         summarise(arch, arch.native_size)  # refuses, before anything is built, what would take all memory

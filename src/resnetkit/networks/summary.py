@@ -6,6 +6,7 @@ They follow from the `Arch` by arithmetic, without torch and without building th
 from dataclasses import dataclass
 from typing import Any
 
+from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import EXPANSION, Arch
 
@@ -45,6 +46,15 @@ class Summary:
         """Multiply-adds of one image; half of what is often called FLOPs."""
         return sum(stage.multiply_adds for stage in self.stages)
 
+    def _repr_html_(self) -> str:
+        rows = [(each.name, each.output, each.parameters, each.multiply_adds) for each in self.stages]
+        rows.append((f"{self.arch.layers} layers", (), self.parameters, self.multiply_adds))
+        cells = [(name, " x ".join(map(str, shape)), f"{count:,}", f"{adds:,}") for name, shape, count, adds in rows]
+        head = ("stage", "output (C, H, W)", "parameters", "multiply-adds")
+        lines = [f"<tr><th>{'</th><th>'.join(head)}</th></tr>"]
+        lines += [f"<tr><td>{'</td><td>'.join(line)}</td></tr>" for line in cells]
+        return f"<table>{''.join(lines)}</table>"
+
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
@@ -64,6 +74,7 @@ class Summary:
         }
 
 
+@checked(arch="resnetkit.create_model(NAME).arch")
 def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 

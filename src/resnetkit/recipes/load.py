@@ -5,12 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.machine.documents import read_bounded
-from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe
+from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe, explained
 
 MOST_BYTES = 1 << 18
 """Of a recipe; those that ship have two thousand."""
@@ -106,21 +106,4 @@ def _validate(settings: dict[str, Any], file: str | None) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise _explain(error, file) from error
-
-
-def _explain(error: ValidationError, file: str | None) -> UsageError:
-    """The first complaint of pydantic in our words, with the nearest known key where a key is unknown."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    dotted = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        section: type[BaseModel] = Recipe
-        for part in place[:-1]:
-            section = type(section.model_fields[part].get_default())
-        prefix = ".".join([*place[:-1], ""])
-        return UsageError.unknown("key", dotted, [prefix + field for field in section.model_fields], file=file)
-    reason = str(first.get("ctx", {}).get("error") or first["msg"])
-    return UsageError(
-        f"{dotted} = {first['input']!r} cannot be", file=file, why=reason[0].lower() + reason[1:], remedy="--help"
-    )
+        raise explained(error, file) from error

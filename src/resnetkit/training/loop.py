@@ -68,7 +68,7 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     }
     _name_straggler(setup, elapsed)
     setup.write(event="epoch", **row)
-    setup.reporter.line(progress.epoch_line(row, best=best))
+    setup.reporter.passing(progress.epoch_line(row, best=best))
     state.start_epoch()
     is_last = state.step == plan.total_steps
     if is_last or round(row["epoch"]) % setup.recipe.checkpoint.every_epochs == 0:
