@@ -80,7 +80,7 @@ def test_an_object_is_shown_as_a_short_table(kind: str, digits_run: Path) -> Non
     shown = {"classifier": one, "recipe": rk.load_recipe("digits"), "summary": rk.summarise(one.network.arch, 8)}[kind]
     html = shown._repr_html_()
     assert html.startswith("<table>")
-    assert len(html) < 2000
+    assert len(html) < 3000
     expected = {
         "classifier": ["resnet20", "0, 1, 2", f"top-1 {one.metrics['validation']['top1']:.2f} %", "parameters"],
         "recipe": ["<th style='text-align:left'>optim.lr</th>", "0.1", "data.batch_size"],

@@ -143,7 +143,7 @@ def _pixels(images: Any, name: str, channels: int | None) -> torch.Tensor:
     values = batch_of(array, name)
     wanted = channels or (1 if values.shape[-1] == 1 else 3)
     if values.shape[-1] == wanted:
-        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+        return torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
     return torch.stack([to_tensor(picture(each, wanted, f"{name}[{place}]")) for place, each in enumerate(values)])
 
 

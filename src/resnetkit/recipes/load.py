@@ -37,7 +37,7 @@ def load_recipe(name: str | Path | Recipe, changes: dict[str, Any] | None = None
     out of range.
     """
     if isinstance(name, Recipe):
-        settings = name.model_dump(exclude_none=True)
+        settings = name.model_dump(exclude_unset=True, exclude_none=True)
         _merge(settings, changes or {})
         return _validate(settings, file=None)
     settings = _read(str(name), seen=())

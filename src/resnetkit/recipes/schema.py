@@ -241,12 +241,12 @@ class Recipe(_Section):
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def _repr_html_(self) -> str:
-        """The keys that are not as they are by default."""
+        """The keys that it names."""
         rows = []
-        for name, value in self.model_dump(mode="json", exclude_defaults=True, exclude_none=True).items():
+        for name, value in self.model_dump(mode="json", exclude_unset=True, exclude_none=True).items():
             keys = {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
             rows += [(key, str(each)) for key, each in keys.items()]
-        return table(rows, "recipe; other keys as by default")
+        return table(rows, "recipe; other keys are as by default")
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML text; loading it gives an equal recipe."""
