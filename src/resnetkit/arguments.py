@@ -28,11 +28,12 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def checked(**remedies: str) -> Callable[[Callable[Parameters, Returned]], Callable[Parameters, Returned]]:
+def checked(*told: str, **remedies: str) -> Callable[[Callable[Parameters, Returned]], Callable[Parameters, Returned]]:
     """A function whose arguments are held against their annotations before it runs.
 
     It raises `UsageError` (exit code 2) for one that is missing, misspelt, or of another kind. `remedies` say for an
-    argument what to do where the wrong kind is given.
+    argument what to do where the wrong kind is given; `told` are those of which the function itself tells what they may
+    be.
     """
 
     def decorate(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
@@ -42,7 +43,7 @@ def checked(**remedies: str) -> Callable[[Callable[Parameters, Returned]], Calla
             given = _bound(signature, name, args, kwargs)
             for argument, value in given.items():
                 kind = hints.get(argument, Any)
-                if not _fits(value, kind):
+                if argument not in told and not _fits(value, kind):
                     raise refusal(name, argument, value, _words(kind), remedies.get(argument))
             return function(*args, **kwargs)
 
@@ -73,10 +74,13 @@ def _about(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, A
 
 def _bound(signature: inspect.Signature, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments by name."""
+    parameters = signature.parameters.values()
+    if any(each.kind == each.VAR_KEYWORD for each in parameters):  # there, a keyword may be called as a place is
+        kwargs = {key: value for key, value in kwargs.items() if not _is_place(signature, key)}
     try:
         return signature.bind(*args, **kwargs).arguments
     except TypeError:
-        parameters = signature.parameters.values()
+        pass
     named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     if not any(each.kind == each.VAR_KEYWORD for each in parameters):
         for unknown in kwargs.keys() - named:
@@ -94,6 +98,11 @@ def _bound(signature: inspect.Signature, name: str, args: Sequence[Any], kwargs:
     missing = [each for each in parameters if each.default is each.empty and each.kind <= each.KEYWORD_ONLY]
     missing = [each for each in missing if each.name not in kwargs and each not in places[: len(args)]]
     raise UsageError(f"{name}() lacks {', '.join(each.name for each in missing)}")
+
+
+def _is_place(signature: inspect.Signature, name: str) -> bool:
+    parameter = signature.parameters.get(name)
+    return parameter is not None and parameter.kind == parameter.POSITIONAL_ONLY
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -112,7 +112,7 @@ def predict_each(
                 yield Prediction(name, tuple((classifier.classes[label], share) for label, share in pairs))
 
 
-@checked(classifier="resnetkit.load(FOLDER)")
+@checked("top", "batch_size", classifier="resnetkit.load(FOLDER)")
 def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: int = BATCH_SIZE) -> list[Prediction]:
     """The `top` most probable classes of images: files, or folders of them, all files below which are meant.
 

@@ -43,7 +43,7 @@ _Places = dict[str, tuple[str, str]]
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
-@checked()
+@checked("workers", "near")
 def check(
     folder: str | Path,
     *,
@@ -79,7 +79,7 @@ def check(
     return Report(str(folder), len(entries), classes, tuple(findings))
 
 
-@checked()
+@checked("workers")
 def manifest(
     folder: str | Path,
     *,

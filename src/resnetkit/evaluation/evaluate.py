@@ -89,7 +89,7 @@ def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
     return torch.cat([_in_parts(classifier, part) for part in images.chunk(2)])
 
 
-@checked(classifier="resnetkit.load(FOLDER)")
+@checked("batch_size", "workers", classifier="resnetkit.load(FOLDER)")
 def evaluate(
     classifier: Classifier,
     data: Any,

@@ -37,7 +37,7 @@ class Verdict:
     seconds: float
 
 
-@checked()
+@checked("limit")
 def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = None, limit: int = 400) -> Verdict:
     """Train a recipe twice for a dozen steps on `limit` images, kill the second run, let it go on, compare every bit.
 

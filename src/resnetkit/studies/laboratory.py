@@ -33,7 +33,7 @@ def load_study(name: str) -> Study:
     return import_module(f"resnetkit.studies.{name}").STUDY
 
 
-@checked()
+@checked("seeds")
 def run_study(
     name: str,
     *,

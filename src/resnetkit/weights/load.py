@@ -26,7 +26,7 @@ from resnetkit.weights.table import OWN
 logger = logging.getLogger("resnetkit")
 
 
-@checked()
+@checked("mean", "std", "size")
 def load(
     source: str | Path,
     *,

@@ -76,7 +76,7 @@ class _Progress:
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-@checked()
+@checked("megabytes", "validation", "seed")
 def shard(
     folder: str | Path,
     out: str | Path,
