@@ -26,7 +26,7 @@ from resnetkit.weights.table import OWN
 logger = logging.getLogger("resnetkit")
 
 
-@checked("mean", "std", "size")
+@checked("size")
 def load(
     source: str | Path,
     *,
