@@ -5,9 +5,10 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import safetensors.torch
 import torch
@@ -15,10 +16,13 @@ from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
+from resnetkit.arguments import checked
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine import documents
+from resnetkit.machine.console import shown
 from resnetkit.machine.device import Compute, Precision, choose
+from resnetkit.machine.notebook import table
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.networks.resnet import ResNet
@@ -26,6 +30,8 @@ from resnetkit.networks.summary import summarise
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+NAMED = 10
+"""Classes that are named before the others are left out."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
 
@@ -42,7 +48,7 @@ class Origin:
     """The recipe's section on data: how its splits were found and made."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Classifier:
     """All that a prediction needs, and where it came from."""
 
@@ -62,6 +68,34 @@ class Classifier:
     def __post_init__(self) -> None:
         self.network = self.compute.network(self.network).eval()
 
+    def __repr__(self) -> str:
+        return f"<Classifier: {'; '.join(map(' '.join, self.facts()))}>"
+
+    def _repr_html_(self) -> str:
+        return table(self.facts())
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is, in few words: pairs of a heading and what it says."""
+        look, metrics = self.preprocess, self.metrics
+        names = [shown(name) for name in self.classes[:NAMED]]
+        more = ["…"] if len(self.classes) > NAMED else []
+        parameters = sum(each.numel() for each in self.network.parameters())
+        facts = [
+            ("network", f"{self.model}, {parameters:,} parameters"),
+            ("classes", f"{len(self.classes):,}: {', '.join(names + more)}"),
+            ("sees", f"{look.channels} x {look.size} x {look.size} px"),
+            ("computes on", self.compute.describe()),
+        ]
+        if self.origin.data is not None:
+            facts.append(("trained on", shown(self.origin.data)))
+        chosen_by = metrics.get("validation") if metrics.get("split") != "validation" else None
+        for split, figures in (("validation", chosen_by), (metrics.get("split"), metrics)):
+            if isinstance(figures, dict) and isinstance(figures.get("top1"), float):
+                facts.append((f"{split}", f"top-1 {figures['top1']:.2f} % of {figures.get('count', 0):,} images"))
+        if self.folder is not None:
+            facts.append(("saved in", shown(str(self.folder))))
+        return facts
+
     @property
     def origin(self) -> Origin:
         """What it was trained on. Foreign weights do not say: their `recipe` names no data."""
@@ -70,6 +104,29 @@ class Classifier:
             return Origin()
         name, share = data.get("name"), data.get("validation")
         return Origin(name if isinstance(name, str) else None, share if isinstance(share, float) else None, data)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.compute.device
+
+    @checked()
+    def to(self, device: str | torch.device, *, precision: Precision | None = None) -> Self:
+        """Move it to a device, "cuda" or "cpu", and give it back; the precision stays where none is named.
+
+        Raises `UsageError` (exit code 2) for a device that this machine does not have.
+        """
+        self.compute = choose(str(device), precision or self.compute.precision)
+        self.network = self.compute.network(self.network)
+        return self
+
+    def predict(self, inputs: Any, **options: Any) -> list[Any]:
+        """What is on pictures: `resnetkit.predict` with this classifier."""
+        return _door().predict(self, inputs, **options)
+
+    def evaluate(self, data: Any, **options: Any) -> dict[str, Any]:
+        """How good it is on labelled images: `resnetkit.evaluate` with this classifier."""
+        return _door().evaluate(self, data, **options)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -126,6 +183,15 @@ class Classifier:
                 "sha256": digest,
             },
         }
+
+
+# What a dataclass writes itself names no argument in an error, and says none in one line.
+Classifier.__init__ = checked(preprocess="resnetkit.Preprocess(…)")(Classifier.__init__)
+
+
+def _door() -> Any:
+    """The package's own front door: what is done with a classifier lies above it, and is not imported from here."""
+    return import_module("resnetkit")
 
 
 class _Saved(BaseModel):

@@ -31,7 +31,8 @@ def wrong_field(problem: Mapping[str, Any], names: Sequence[str]) -> tuple[str, 
     A field that was given by its position is named too; one that there is not keeps its name.
     """
     place = problem["loc"][0]
-    return names[place] if isinstance(place, int) else str(place), reprlib.repr(problem["input"])
+    given = "nothing" if problem["type"] in ("missing", "missing_argument") else reprlib.repr(problem["input"])
+    return names[place] if isinstance(place, int) else str(place), given
 
 
 def _first(names: Sequence[str], width: int = 160) -> str:

@@ -1,4 +1,4 @@
-"""What is on an image: one answer for every input file, in the order of the files."""
+"""What is on an image: one answer for every picture, in the order in which they are given."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from resnetkit.arguments import checked, shortened
 from resnetkit.classifier import Classifier
 from resnetkit.data.walk import list_files
-from resnetkit.errors import DataError
+from resnetkit.errors import DataError, UsageError
+from resnetkit.images.memory import SHAPES, is_array, is_picture, picture, pictures
 from resnetkit.recipes.ranges import require
 
 BATCH_SIZE = 32
@@ -18,7 +21,10 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one file. `top` holds (class, probability), best first; it is empty where `error` says why."""
+    """The answer for one file, or for a picture in memory, of which `file` is the number.
+
+    `top` holds (class, probability), best first; it is empty where `error` says why.
+    """
 
     file: str
     top: tuple[tuple[str, float], ...] = ()
@@ -54,45 +60,72 @@ def find_files(inputs: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def predict_each(
-    classifier: Classifier, inputs: Iterable[str | Path], *, top: int = 5, batch_size: int = BATCH_SIZE
-) -> Iterator[Prediction]:
-    """Predictions one by one, as they are ready: one for each file, also for a file that cannot be read.
+def find_pictures(inputs: Any, channels: int) -> list[tuple[str, Any]]:
+    """What to look at, each with its name: files, found as `find_files` does, and pictures in memory.
 
-    Raises `UsageError` (exit code 2) for a number that cannot be.
+    One of these or a list of them; an array may be a batch. A picture in memory is called by its number, or by the file
+    that Pillow opened. `channels` are those that the network sees.
+    Raises `UsageError` (exit code 2) for anything else, `DataError` (exit code 3) for a folder without files.
+    """
+    if is_array(inputs):
+        given = pictures(inputs, "inputs", channels)
+    elif isinstance(inputs, str | Path | Image.Image) or not isinstance(inputs, Iterable):
+        given = [inputs]
+    else:
+        given = list(inputs)
+    found: list[tuple[str, Any]] = []
+    for number, each in enumerate(given):
+        if isinstance(each, str | Path):
+            found += [(str(file), file) for file in find_files([each])]
+        elif is_picture(each):
+            found.append((getattr(each, "filename", None) or str(number), each))
+        else:
+            shape = f" of the shape {tuple(each.shape)}" if is_array(each) else ""
+            name = "inputs" if given[0] is inputs else f"inputs[{number}]"
+            takes = f"files, folders, PIL images, arrays or tensors, {SHAPES}"
+            raise UsageError(f"predict({name}={shortened(each)}{shape}) cannot be", why=f"it takes {takes}")
+    return found
+
+
+def predict_each(
+    classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: int = BATCH_SIZE
+) -> Iterator[Prediction]:
+    """Predictions one by one, as they are ready: one for each picture, also for a file that cannot be read.
+
+    Raises `UsageError` (exit code 2) for a number that cannot be, and as `find_pictures` does.
     """
     require(top=top, batch_size=batch_size)
     top = min(top, len(classifier.classes))
-    files = find_files(inputs)
+    found = find_pictures(inputs, classifier.preprocess.channels)
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), batch_size):
-            chunk = files[start : start + batch_size]
-            decoded = list(pool.map(lambda file: _read(classifier, file), chunk))
+        for start in range(0, len(found), batch_size):
+            chunk = found[start : start + batch_size]
+            decoded = list(pool.map(lambda each: _read(classifier, *each), chunk))
             good = [pixels for pixels in decoded if not isinstance(pixels, DataError)]
             rows = iter(classifier.probabilities(torch.stack(good)).cpu() if good else ())
-            for file, outcome in zip(chunk, decoded, strict=True):
+            for (name, _), outcome in zip(chunk, decoded, strict=True):
                 if isinstance(outcome, DataError):
-                    yield Prediction(str(file), error=outcome.reason)
+                    yield Prediction(name, error=outcome.reason)
                     continue
                 best = next(rows).topk(top)
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                yield Prediction(str(file), tuple((classifier.classes[label], share) for label, share in pairs))
+                yield Prediction(name, tuple((classifier.classes[label], share) for label, share in pairs))
 
 
-def predict(
-    classifier: Classifier, inputs: Iterable[str | Path] | str | Path, *, top: int = 5, batch_size: int = BATCH_SIZE
-) -> list[Prediction]:
+@checked("top", "batch_size", classifier="resnetkit.load(FOLDER)")
+def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: int = BATCH_SIZE) -> list[Prediction]:
     """The `top` most probable classes of images: files, or folders of them, all files below which are meant.
 
+    Or of pictures in memory: PIL images, and arrays or tensors of (H, W), (H, W, C) or (C, H, W), one or a list of
+    them, or a batch of one dimension more; they are prepared as files are. Their `file` is their number.
     A file that cannot be read, or is no image, gets a prediction with `error` set; it takes no other file's place.
     """
-    if isinstance(inputs, str | Path):
-        inputs = [inputs]
     return list(predict_each(classifier, inputs, top=top, batch_size=batch_size))
 
 
-def _read(classifier: Classifier, file: Path) -> torch.Tensor | DataError:
+def _read(classifier: Classifier, name: str, source: Any) -> torch.Tensor | DataError:
+    look = classifier.preprocess
     try:
-        return classifier.preprocess.read(file)
+        return look.read(source) if isinstance(source, Path) else look.pixels(picture(source, look.channels, name))
     except DataError as error:
         return error

@@ -91,6 +91,8 @@ def test_train_evaluate_predict_in_a_row(tmp_path: Path, cli, monkeypatch: pytes
     assert trained.code == 0
     report = json.loads(trained.out)
     assert {"run", "model", "data", "top1", "loss", "steps", "seconds", "images_per_second"} <= report.keys()
+    assert report["validation"].keys() == {"count", "loss", "top1", "top5"}
+    assert 1 <= report["best_epoch"] < 3.1
     assert (report["run"], report["data"], report["model"]) == (str(run), "digits", "resnet20")
     evaluated = json.loads(cli("evaluate", run, "digits", "--json").out)
     assert (evaluated["count"], evaluated["top1"]) == (359, report["top1"])

@@ -120,6 +120,10 @@ def test_the_weights_that_are_best_on_validation_are_kept(tmp_path: Path) -> Non
     again = score(rk.load(folder), load_data("digits").validation)
     assert again.top1 == best["validation_top1"] != rows[-2]["validation_top1"]
     assert again.loss == pytest.approx(best["validation_loss"], rel=1e-5)
+    kept = rk.load(folder).metrics
+    assert kept["validation"] == rows[-1]["validation"]
+    assert kept["best_epoch"] == best["epoch"]
+    assert kept["validation"] == again.to_dict() | {"loss": best["validation_loss"]}
 
 
 FANCY = {
@@ -230,6 +234,7 @@ def test_a_folder_is_learnt_and_bad_files_are_counted(photos: Path, tmp_path: Pa
     assert classifier.classes == ("blue", "green", "red")
     assert classifier.metrics["top1"] == 100
     assert classifier.metrics["split"] == "validation"
+    assert classifier.metrics["validation"]["top1"] == 100
     assert classifier.metrics["unreadable"] == 1
     assert "broken.png: it is none of" in capfd.readouterr().err
 

@@ -199,6 +199,7 @@ def test_the_head_recipe_learns_and_the_backbone_does_not_drift(tmp_path: Path, 
     report = json.loads(first.out)
     assert (report["top1"], report["count"], report["frozen_drift"], report["unreadable"]) == (100, 12, 0, 1)
     assert report["cross_validation"]["top1"] == 100
+    assert report["validation"] == {key: report[key] for key in ("count", "loss", "top1", "top5")}
     assert "frozen drift: 0" in first.err
     assert "broken.png: the file is empty" in first.err
     second = cli("train", tmp_path / "photos", "--out", tmp_path / "b", *flags, *sizes)

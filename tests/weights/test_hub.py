@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 import resnetkit as rk
-from resnetkit.errors import StorageError
+from resnetkit.errors import StorageError, UsageError
 from resnetkit.weights.hub import model_card
 
 COMMIT = "a" * 40
@@ -25,6 +26,7 @@ class Hub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     files: dict[str, dict[str, bytes]]
     requests: list[str]
+    made: list[dict]
 
     def log_message(self, *args: object) -> None:
         pass
@@ -45,6 +47,7 @@ class Hub(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.requests.append(f"POST {self.path}")
         if self.path == "/api/repos/create":
+            self.made.append(json.loads(body))
             self.files.setdefault(f"user/{json.loads(body)['name']}", {})
             self._json({"url": f"http://{self.headers['Host']}/user/{json.loads(body)['name']}"})
         elif self.path == "/api/validate-yaml":
@@ -88,7 +91,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A running hub; its address is in the environment of the programs that are started."""
-    handler = type("RunningHub", (Hub,), {"files": {}, "requests": []})
+    handler = type("RunningHub", (Hub,), {"files": {}, "requests": [], "made": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -178,3 +181,44 @@ def test_a_file_of_the_right_length_with_other_content_is_refused(hub, digits_ru
     done = program("from resnetkit.cli.app import main; main(['summary', 'user/damaged'])")
     assert done.returncode == 4
     assert "the file in the hub's cache is damaged" in done.stderr
+
+
+PUSH = "from resnetkit.cli.app import main; main(['push', {source!r}, 'user/digits', '--private', '--json'])"
+
+
+def test_the_command_puts_a_run_on_the_hub(hub, digits_run: Path) -> None:
+    """The oracle is the server: what it was asked for, and the files that it has afterwards."""
+    done = program(PUSH.format(source=str(digits_run)))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["address"].endswith("/user/digits")
+    assert (report["hub"], report["private"]) == ("user/digits", True)
+    model = digits_run / "model"
+    assert hub.files["user/digits"]["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    (made,) = hub.made
+    assert made["name"] == "digits"
+    assert made.get("private") or made["visibility"] == "private"  # by the version of the client
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "says"),
+    [
+        ({"HF_HUB_OFFLINE": "1"}, 7, "stay offline, by HF_HUB_OFFLINE or .* Try: once more, without that variable"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, 7, "refused. Try: once more, when http://127.0.0.1:9 can be reached"),
+        ({"HF_TOKEN": ""}, 2, "there is no token for the hub: .* Try: HF_TOKEN=TOKEN"),
+    ],
+)
+def test_what_keeps_a_model_from_the_hub_is_one_line_that_says_what_to_do(
+    hub, environment: dict[str, str], code: int, says: str, digits_run: Path
+) -> None:
+    done = program(PUSH.format(source=str(digits_run)), **environment)
+    assert done.returncode == code
+    (line,) = done.stderr.splitlines()
+    assert re.search(says, line)
+    assert not hub.files
+
+
+@pytest.mark.parametrize("name", ["birds", "a/b/c", "user/", "user/with space", ""])
+def test_a_name_that_cannot_be_on_the_hub_is_refused_before_it_is_asked(name: str, digits_run: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot be a name on the hub\. Try: USER/NAME"):
+        rk.push(rk.load(digits_run), name, endpoint="http://127.0.0.1:9", token="none")

@@ -32,7 +32,9 @@ app = App(
     result_action="return_value",
 )
 
-COMMANDS = ("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
+COMMANDS = (
+    *("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "push", "study", "summary", "list"),
+)
 
 NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 """What the system's loader says of a library for which there is no room."""

@@ -36,6 +36,7 @@ def train_command(
     resnetkit train --resume --out DIR    go on with a run
 
     The best weights are chosen on a validation split; the test split is scored once, at the end.
+    --json has both: tune by `validation`, the figures of the weights that are kept, and report the others.
 
     Parameters
     ----------
@@ -81,7 +82,8 @@ def train_command(
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
         report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
-        extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
+        more = ("best_epoch", "validation", "cross_validation", "frozen_drift")
+        extra = {key: figures[key] for key in more if key in figures}
         answer_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
         answer(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")

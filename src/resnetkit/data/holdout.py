@@ -1,4 +1,4 @@
-"""What a folder is held out of itself, where it has no split for it: whole groups of files, by their content.
+"""What a set is held out of itself, where it has no split for it: whole groups of pictures, by their content.
 
 Whether a picture is held out follows from its content alone, so that adding pictures moves no others across. Files that
 belong together (copies, crops and frames of one thing, by their names and by their bytes) lie on one side.
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from resnetkit.data.filenames import group_of
-from resnetkit.data.splits import SPLIT_SEED, Files, below
+from resnetkit.data.splits import SPLIT_SEED, Files, Held, below
 from resnetkit.errors import UsageError
 from resnetkit.randomness import key
 
 
-def complete(splits: Mapping[str, Files], share: float, root: Path, group_by: str | None = None) -> dict[str, Files]:
-    """The splits of a folder with those that it lacks: train, validation and test of "all", validation of "train".
+def complete(splits: Mapping[str, Held], share: float, root: Path, group_by: str | None = None) -> dict[str, Held]:
+    """The splits of a set with those that it lacks: train, validation and test of "all", validation of "train".
 
     `group_by` is a regular expression: files of which it finds the same, in the path below `root`, belong together.
     Raises `UsageError` (exit code 2) where it cannot be one.
@@ -40,14 +40,14 @@ def complete(splits: Mapping[str, Files], share: float, root: Path, group_by: st
     return whole
 
 
-def _held_out(files: Files, groups: np.ndarray, share: float, use: str) -> np.ndarray:
+def _held_out(files: Held, groups: np.ndarray, share: float, use: str) -> np.ndarray:
     """Which files are held out, bool (N,): about `share` of the groups of each class.
 
     A class of two groups or more keeps one and gives one at least; a class of one group keeps it.
     """
     # One member draws for its group, the same one whatever the order: a draw of each would hold out the large groups.
     speaker = np.full(groups.max(initial=-1) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(speaker, groups, files.marks)
+    np.minimum.at(speaker, groups, files.contents())
     draw_of = np.array([key(SPLIT_SEED, use, mark) for mark in speaker.tolist()], dtype=np.float64) / 2.0**63
     held = draw_of < share
     labels = files.labels.numpy()
@@ -62,11 +62,11 @@ def _held_out(files: Files, groups: np.ndarray, share: float, use: str) -> np.nd
     return held[groups]
 
 
-def groups_of(files: Files, root: Path, group_by: str | None = None) -> np.ndarray:
+def groups_of(files: Held, root: Path, group_by: str | None = None) -> np.ndarray:
     """The number of the group that each file belongs to, int64 (N,): by name, or by `group_by`; and by content."""
-    names = _named_groups(files.paths, root, group_by)
+    names = _named_groups(files.paths, root, group_by) if isinstance(files, Files) else ()
     joined = _Joined(len(files))
-    for keys in (names, files.marks.tolist()):
+    for keys in (names, files.contents().tolist()):
         first: dict[str | int, int] = {}
         for place, each in enumerate(keys):
             joined.join(first.setdefault(each, place), place)

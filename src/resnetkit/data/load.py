@@ -6,7 +6,9 @@ on the same images.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from resnetkit.data.arrays import NAME, Arrays, read_arrays
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
 from resnetkit.data.named import NAMED_SETS
@@ -17,27 +19,40 @@ from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
 
+def source_of(data: Any, **how: Any) -> str | Path | Arrays | None:
+    """What was given as data: a name or a path as it is, images in memory as `read_arrays` has them, with its `how`.
+
+    Raises `UsageError` (exit code 2) for anything else.
+    """
+    return data if data is None or isinstance(data, str | Path | Arrays) else read_arrays(data, **how)
+
+
 def load_data(
-    name: str,
+    name: str | Arrays,
     settings: DataRecipe | None = None,
     *,
     data_root: str | Path | None = None,
     whole: bool = False,
     reporter: Reporter | None = None,
 ) -> Data:
-    """Load a named set, a folder of images with one folder a class, or shards: a folder of them, or a pattern.
+    """Load a named set, a folder of images with one folder a class, shards (a folder of them, or a pattern), or arrays.
 
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
     folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
     is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
-    settings = settings or DataRecipe(name=name)
-    if name in NAMED_SETS:
+    settings = settings or DataRecipe(name=str(name))
+    if isinstance(name, Arrays):
+        data = name.load(settings, whole=whole)
+    elif name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
         data.notes.extend(beside_named(name))
     elif names_shards(name):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
+    elif name == NAME and not Path(name).exists():
+        why, remedy = "they were in memory", "resnetkit.train((images, labels), …) in Python, with the same ones"
+        raise UsageError("the images of the run are not there", why=why, remedy=remedy)
     elif not Path(name).exists() and Path(name).name == name:
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:

@@ -106,6 +106,8 @@ class Images:
     """What else they were read from, such as "cifar10 train"."""
     numbers: np.ndarray | None = None
     """Of each image there, int64 (N,), where these are not all of them in order."""
+    marks: np.ndarray | None = None
+    """int64, (N,): a number for each image that its pixels decide, where somebody asks for it."""
 
     bounds = None
 
@@ -117,7 +119,8 @@ class Images:
         chosen = torch.from_numpy(positions)
         files = self.files.take(positions) if self.files is not None else None
         numbers = positions if self.numbers is None else self.numbers[positions]
-        return Images(self.pixels[chosen], self.labels[chosen], files, self.origin, numbers)
+        marks = self.marks[positions] if self.marks is not None else None
+        return Images(self.pixels[chosen], self.labels[chosen], files, self.origin, numbers, marks)
 
     def name(self, index: int) -> str:
         """The file it is from; else what it is an image of, and its number there, from 0: `cifar10 train #37`."""
@@ -157,7 +160,9 @@ class Images:
         return f"{len(self):,} images of {self.pixels.shape[-1]} x {self.pixels.shape[-2]} px in memory"
 
     def contents(self) -> np.ndarray:
-        """That of their files. Of a named set nobody asks: its test split is never learnt from."""
+        """That of their files, or their marks. Of a named set nobody asks: its test split is never learnt from."""
+        if self.marks is not None:
+            return self.marks
         return self.files.contents() if self.files is not None else np.empty(0, dtype=np.int64)
 
     def entries(self, split: str, root: Path) -> np.ndarray:  # noqa: ARG002

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from resnetkit.arguments import checked
 from resnetkit.data.classnames import twins
 from resnetkit.data.scan import AUTO, Entry, apart
 from resnetkit.data.survey import BESIDE, IMBALANCE, NO_CLASS, NO_LABEL, Layout, nothing_to_learn, survey
@@ -41,6 +42,7 @@ _Places = dict[str, tuple[str, str]]
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
+@checked("workers", "near")
 def check(
     folder: str | Path,
     *,
@@ -75,6 +77,7 @@ def check(
     return Report(str(folder), len(entries), classes, tuple(findings))
 
 
+@checked("workers")
 def manifest(
     folder: str | Path,
     *,

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnetkit.arguments import checked, refusal
 from resnetkit.classifier import Classifier
+from resnetkit.data.arrays import TAKES, Arrays
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
-from resnetkit.data.load import beside_named, load_data
+from resnetkit.data.load import beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import CheckpointError, DataError, UsageError
@@ -87,9 +89,10 @@ def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
     return torch.cat([_in_parts(classifier, part) for part in images.chunk(2)])
 
 
+@checked("batch_size", "workers", classifier="resnetkit.load(FOLDER)")
 def evaluate(
     classifier: Classifier,
-    data: str | Path,
+    data: Any,
     *,
     data_root: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
@@ -100,6 +103,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
+    `data` may also be `(images, labels)` of arrays or tensors, as `train` takes them; labels are names of classes, or
+    numbers: the names of classes, or where these are words their places among `classifier.classes`.
     Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
     lies by now; `include_seen` scores them too.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
@@ -114,7 +119,11 @@ def evaluate(
     the reason for each file, `left_out` the number of files that were passed over for each reason.
     """
     require(batch_size=batch_size, workers=workers)
-    name, look = str(data), classifier.preprocess
+    look = classifier.preprocess
+    source = source_of(data, channels=look.channels, known=classifier.classes)
+    if source is None:
+        raise refusal("evaluate", "data", data, f"a name, a folder, or {TAKES}")
+    name = str(source)
     if crops == 10 and (look.resize or look.size) <= look.size:
         raise UsageError(
             "ten crops would be one and its mirror image",
@@ -122,7 +131,8 @@ def evaluate(
             remedy="weights whose preprocessing crops, or one crop",
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
-    loaded = load_data(name, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
+    given = source if isinstance(source, Arrays) else name
+    loaded = load_data(given, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
     for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):

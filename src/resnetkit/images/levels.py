@@ -41,28 +41,55 @@ def grey_of_eight_bits(path: Path, image: Image.Image, declared: float | None) -
 
     Raises `DataError` (exit code 3) where nothing says what its numbers mean.
     """
+    extent = _extent(image)
+    return _mapped(image, _reading(path, *extent, declared, floats=image.mode == "F", wide=image.mode == "I"))
+
+
+def values_of_eight_bits(values: "np.ndarray", name: str) -> "np.ndarray":
+    """The numbers of pictures in memory, of any shape, as uint8: by the largest, as in a file that declares none.
+
+    Raises `DataError` (exit code 3), naming them, where nothing says what they mean.
+    """
     import numpy as np
 
-    low, high, finite = _extent(image)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values * np.uint8(255)
+    floats = values.dtype.kind == "f"
+    low, high = (float(edge) for edge in (values.min(), values.max()))
+    finite = bool(np.isfinite(low) and np.isfinite(high))
+    change = _reading(name, low, high, finite, None, floats=floats, wide=values.dtype.itemsize > 2)
+    return np.stack([change(part).astype(np.uint8) for part in values])
+
+
+def _reading(
+    place: Path | str, low: float, high: float, finite: bool, declared: float | None, *, floats: bool, wide: bool
+) -> "Callable[[np.ndarray], np.ndarray]":
+    """What makes numbers of 0-255 of those from `low` to `high`; `wide` says that they lie in more than 16 bits."""
+    import numpy as np
+
     if declared is not None and high > declared:
         declared = None
-    most = declared or (255 if image.mode == "F" else 65_535)
+    most = declared or (255 if floats else 65_535)
     if not finite or not 0 <= low <= high <= most:
         raise DataError(
             "cannot read the image",
-            file=path,
+            file=place,
             why="it holds numbers that are none" if not finite else "its numbers have no declared range",
-            remedy="save it with 8 or 16 bits per channel",
+            remedy="save it with 8 or 16 bits per channel"
+            if isinstance(place, Path)
+            else "numbers of 0-255 or 0-1, as they were before they were normalised",
         )
-    if image.mode == "F" or high > 65_535:
+    if floats or high > 65_535:
         top = declared or (1.0 if high <= 1 else 255.0)
         if declared is None:
-            _say("0-1" if top == 1 else "0-255", path, f"floats of {low:g} to {high:g}")
-        return _mapped(image, lambda values: np.rint(values.astype(np.float64) * (255 / top)))
+            _say("0-1" if top == 1 else "0-255", place, f"floats of {low:g} to {high:g}")
+        return lambda values: np.rint(values.astype(np.float64) * (255 / top))
     bits = bits_of(high) if declared is None else _declared_bits(int(declared))
-    if declared is None and (bits < 16 or image.mode == "I"):
-        _say(f"{bits} bits", path, f"numbers of {low:g} to {high:g} in {'32' if image.mode == 'I' else '16'} bits")
-    return _mapped(image, lambda values: values >> (bits - 8))
+    if declared is None and (bits < 16 or wide):
+        _say(f"{bits} bits", place, f"numbers of {low:g} to {high:g} in {'32' if wide else '16'} bits")
+    return lambda values: values >> (bits - 8)
 
 
 def bits_of(largest: float) -> int:
@@ -180,7 +207,7 @@ def _mapped(image: Image.Image, change: "Callable[[np.ndarray], np.ndarray]") ->
     return grey
 
 
-def _say(kind: str, path: Path, holds: str) -> None:
+def _say(kind: str, path: Path | str, holds: str) -> None:
     place = _KINDS.index(kind)
     if not _SAID[place]:
         _SAID[place] = 1

@@ -230,6 +230,23 @@ def _upright(path: Path, stream: Stream, channels: int, held: ExitStack) -> Imag
     elif deep and colours_are_dark(image):
         again = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
         image = colours_of_eight_bits(path, image, lower_bytes(again))
+    return _turned(image, channels, turn)
+
+
+def upright(image: Image.Image, channels: int, name: str) -> Image.Image:
+    """A picture that is in memory already, by the same rule: upright, 8 bits, mode "RGB" or "L".
+
+    Raises `DataError` (exit code 3) that calls it by its `name`.
+    """
+    _refuse_size(Path(name), image)
+    turn = _TURNS.get(orientation(image))
+    image.load()
+    if is_grey_deep(image):
+        image = grey_of_eight_bits(Path(name), image, None)
+    return _turned(image, channels, turn)
+
+
+def _turned(image: Image.Image, channels: int, turn: Image.Transpose | None) -> Image.Image:
     image = _opaque(image, "RGB" if channels == 3 else "L")
     return image if turn is None else image.transpose(turn)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from resnetkit.machine.notebook import Panel
+
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
     from rich.text import Text
@@ -45,13 +47,24 @@ class PlainConsole(Console):
 
 
 class Reporter:
-    """Lines and a progress bar on stderr; on something other than a terminal, lines only."""
+    """Lines and a progress bar on stderr; on something other than a terminal, lines only; in a notebook, one output."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = PlainConsole(stderr=True, quiet=quiet, soft_wrap=True)
+        self.panel = Panel() if self.console.is_jupyter and not quiet else None
+
+    def passing(self, text: str) -> None:
+        """Say a line of which there are many: in a notebook each takes the place of the one before."""
+        if self.panel is None:
+            self.line(text)
+        else:
+            self.panel.passing(shown(text))
 
     def line(self, text: str) -> None:
         """Say one line."""
+        if self.panel is not None:
+            self.panel.line(shown(text))
+            return
         try:
             self.console.print(text)
         except OSError:
@@ -81,6 +94,10 @@ class Reporter:
             return BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"{unit} "), speed
 
         began = time.monotonic()
+        if self.panel is not None:
+            yield _notebook_bar(self.panel, total, done, images_per_step, f"{unit}, {{speed:,.0f}} {rate}")
+            self.panel.end_bar()
+            return
         with _bar(self.console, columns, "", total=total, completed=done, speed=0.0) as move:
             yield lambda step, of=None: move(
                 completed=step,
@@ -89,16 +106,39 @@ class Reporter:
             )
 
 
+def _notebook_bar(panel: Panel, total: int | None, done: int, images_per_step: int, beside: str) -> Callable[..., None]:
+    """The function that moves the bar of a panel; `beside` says the unit and the rate."""
+    began = time.monotonic()
+    if beside.endswith("None"):
+        beside = beside.partition(",")[0]
+
+    def move(step: int, of: int | None = None) -> None:
+        whole, seconds = of or total, max(1e-9, time.monotonic() - began)
+        left = f", {seconds * (whole - step) / (step - done):.0f} s left" if whole and step > done else ""
+        text = f"{step:,} of {whole or '?'} " + beside.format(speed=(step - done) * images_per_step / seconds) + left
+        panel.bar(step, whole, text)
+
+    panel.bar(done, total, f"{done:,} of {total or '?'} {beside.partition(',')[0]}", now=True)
+    return move
+
+
 @contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar in bytes on a terminal; gives the function that takes the bytes so far and the bytes in all."""
+    reporter = Reporter()
+    if reporter.panel is not None:
+        panel = reporter.panel
+        yield lambda done, total: panel.bar(done, total, f"{name}: {done / 2**20:,.1f} MiB")
+        panel.line(f"{name}: fetched")
+        panel.end_bar()
+        return
 
     def columns() -> "Sequence[ProgressColumn]":
         from rich.progress import BarColumn, DownloadColumn, TextColumn
 
         return TextColumn("{task.description}"), BarColumn(), DownloadColumn()
 
-    with _bar(Reporter().console, columns, name, total=None) as move:
+    with _bar(reporter.console, columns, name, total=None) as move:
         yield lambda done, total: move(completed=done, total=total)
 
 

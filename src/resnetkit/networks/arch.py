@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from resnetkit.arguments import checked
 from resnetkit.errors import UsageError, wrong_field
 from resnetkit.networks.elsewhere import ARGUMENTS
 
@@ -204,6 +205,7 @@ VARIANTS: dict[str, Arch] = {
 """Every named network. A variant is one line here and one line in tests/networks/golden/variants.json."""
 
 
+@checked()
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the networks that match a shell pattern such as `resnet*`, in the table's order."""
     return [name for name in VARIANTS if fnmatch.fnmatch(name, pattern)]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetkit.errors import UsageError
+from resnetkit.arguments import checked
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
 from resnetkit.networks.elsewhere import ATTRIBUTES
@@ -27,10 +27,9 @@ class ResNet(nn.Module):
     Without `initialise` the convolutions keep what PyTorch gave them, for parameters that are about to be loaded.
     """
 
+    @checked(arch="resnetkit.create_model(NAME)")
     def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
-        if not isinstance(arch, Arch):
-            raise UsageError("a ResNet is built from an Arch", remedy='rk.create_model("resnet18")')
         summarise(arch, arch.native_size)  # refuses, before anything is built, what would take all memory
         self.arch = arch
         self.recompute = False

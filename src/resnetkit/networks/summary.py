@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import EXPANSION, Arch, get_arch
 
@@ -55,13 +56,21 @@ class Summary:
         """What is summarised, in a line."""
         return f"{self.name}, input {times((self.arch.in_channels, *self.image_size))}"
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, str, str, str]]:
         rows = [("stage", "output (C, H, W)", "parameters", "multiply-adds")]
         rows += [
             (each.name, times(each.output), f"{each.parameters:,}", f"{each.multiply_adds:,}") for each in self.stages
         ]
-        rows.append((f"{self.arch.layers} layers", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"))
-        return "\n".join([self.title, "", *aligned(rows, numbers=2)])
+        return [*rows, (f"{self.arch.layers} layers", "", f"{self.parameters:,}", f"{self.multiply_adds:,}")]
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, "", *aligned(self._rows(), numbers=2)])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        lines = [f"<tr><th>{'</th><th>'.join(head)}</th></tr>"]
+        lines += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
+        return f"<table>{''.join(lines)}</table>"
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -82,6 +91,7 @@ class Summary:
         }
 
 
+@checked()
 def summarise(model: Any, image_size: int | tuple[int, int] | None = None) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 

@@ -5,11 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.machine.documents import read_bounded
-from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe
+from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe, explained
 
 MOST_BYTES = 1 << 18
 """Of a recipe; those that ship have two thousand."""
@@ -27,12 +28,18 @@ def list_recipes() -> dict[str, str]:
     return found
 
 
-def load_recipe(name: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
-    """Load a recipe by name or path, with its base, then apply `changes` (nested, such as {"optim": {"lr": 0.05}}).
+@checked()
+def load_recipe(name: str | Path | Recipe, changes: dict[str, Any] | None = None) -> Recipe:
+    """Load a recipe by name or path, with its base, or take one that is loaded already; then apply `changes`.
 
+    These are nested, such as {"optim": {"lr": 0.05}}.
     Raises `UsageError` (exit code 2) for an unknown recipe or key, with the nearest known one, and for a value that is
     out of range.
     """
+    if isinstance(name, Recipe):
+        settings = name.model_dump(exclude_unset=True, exclude_none=True)
+        _merge(settings, changes or {})
+        return _validate(settings, file=None)
     settings = _read(str(name), seen=())
     _merge(settings, changes or {})
     return _validate(settings, file=None if str(name) in list_recipes() and changes else str(name))
@@ -84,7 +91,10 @@ def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
             settings.pop(length, None)
     for key, value in changes.items():
         if isinstance(value, dict):
-            _merge(settings.setdefault(key, {}), value)
+            section = settings.setdefault(key, {})
+            if not isinstance(section, dict):
+                raise UsageError(f"{key} has no keys", why="it is a value", remedy=f"{key} = {section!r}")
+            _merge(section, value)
         elif value is not None:
             settings[key] = value
 
@@ -96,21 +106,4 @@ def _validate(settings: dict[str, Any], file: str | None) -> Recipe:
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
-        raise _explain(error, file) from error
-
-
-def _explain(error: ValidationError, file: str | None) -> UsageError:
-    """The first complaint of pydantic in our words, with the nearest known key where a key is unknown."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    dotted = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        section: type[BaseModel] = Recipe
-        for part in place[:-1]:
-            section = type(section.model_fields[part].get_default())
-        prefix = ".".join([*place[:-1], ""])
-        return UsageError.unknown("key", dotted, [prefix + field for field in section.model_fields], file=file)
-    reason = str(first.get("ctx", {}).get("error") or first["msg"])
-    return UsageError(
-        f"{dotted} = {first['input']!r} cannot be", file=file, why=reason[0].lower() + reason[1:], remedy="--help"
-    )
+        raise explained(error, file) from error

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from resnetkit.errors import UsageError
+from resnetkit.machine.notebook import table
 from resnetkit.networks.arch import Arch
 
 LENGTHS = ("epochs", "steps", "examples")
@@ -219,6 +220,17 @@ class Recipe(_Section):
     checkpoint: Free[CheckpointRecipe] = CheckpointRecipe()
     expect: Free[Expect] = Expect()
 
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        if unnamed:
+            raise UsageError("Recipe() takes keys by name", why="such as epochs=…", remedy="load_recipe(NAME)")
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise explained(error) from error
+
+    # To pydantic this is its own: files and flags are checked without it, and say themselves where an error is.
+    __init__.__pydantic_base_init__ = True  # pyrefly: ignore
+
     def total_steps(self, images: int) -> int:
         """Length of the run in steps, for a training split of `images` images."""
         if self.steps is not None:
@@ -228,11 +240,40 @@ class Recipe(_Section):
         steps = max(1, self.min_steps, math.ceil(examples / batch))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
+    def _repr_html_(self) -> str:
+        """The keys that it names."""
+        rows = []
+        for name, value in self.model_dump(mode="json", exclude_unset=True, exclude_none=True).items():
+            keys = {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+            rows += [(key, str(each)) for key, each in keys.items()]
+        return table(rows, "recipe; other keys are as by default")
+
     def to_toml(self) -> str:
         """The resolved recipe as TOML text; loading it gives an equal recipe."""
         import tomli_w
 
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def explained(error: ValidationError, file: str | None = None) -> UsageError:
+    """The first complaint of pydantic in our words, with the nearest known key where a key is unknown."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    dotted = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        section: type[BaseModel] = Recipe
+        for part in place[:-1]:
+            section = type(section.model_fields[part].get_default())
+        kinds = {name: type(field.get_default()) for name, field in Recipe.model_fields.items()}
+        for name, kind in kinds.items():
+            if issubclass(kind, _Section) and place[-1] in kind.model_fields and name not in place:
+                return UsageError(f"unknown key {dotted!r}", file=file, remedy=f"{name}.{place[-1]}")
+        prefix = ".".join([*place[:-1], ""])
+        return UsageError.unknown("key", dotted, [prefix + field for field in section.model_fields], file=file)
+    reason = str(first.get("ctx", {}).get("error") or first["msg"])
+    return UsageError(
+        f"{dotted} = {first['input']!r} cannot be", file=file, why=reason[0].lower() + reason[1:], remedy="--help"
+    )
 
 
 def keys_on_resume(section: type[BaseModel] = Recipe, given: OnResume = OnResume.REFUSED) -> dict[str, OnResume]:

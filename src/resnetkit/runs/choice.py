@@ -1,16 +1,19 @@
 """Which recipe a run gets."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.table import WEIGHTS, network_of
 
+if TYPE_CHECKING:
+    from resnetkit.data.arrays import Arrays
+
 
 def choose_recipe(
-    data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None
+    data: "str | Path | Arrays | None", recipe: str | Path | Recipe | None, changes: dict[str, Any], old: Path | None
 ) -> Recipe:
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
     if data is not None:
@@ -23,6 +26,8 @@ def choose_recipe(
     if recipe is not None:
         return load_recipe(recipe, changes)
     named, model = (changes.get("data") or {}).get("name", "digits"), dict(changes.get("model") or {})
+    if not isinstance(data, str | Path | None) and data.small and model.get("weights") in (None, "none"):
+        return load_recipe(str(data), changes)
     if named not in NAMED_SETS and model.get("weights") is None and model.get("name") is not None:
         # A folder is fine-tuned from the weights that are published for the network, where there are any.
         model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")

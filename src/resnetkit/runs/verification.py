@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnetkit.arguments import checked
 from resnetkit.errors import CheckpointError, ResnetkitError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.recipes.load import load_recipe
@@ -36,6 +37,7 @@ class Verdict:
     seconds: float
 
 
+@checked("limit")
 def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = None, limit: int = 400) -> Verdict:
     """Train a recipe twice for a dozen steps on `limit` images, kill the second run, let it go on, compare every bit.
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from resnetkit.arguments import checked
 from resnetkit.errors import StorageError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine, one_thread
@@ -32,6 +33,7 @@ def load_study(name: str) -> Study:
     return import_module(f"resnetkit.studies.{name}").STUDY
 
 
+@checked("seeds")
 def run_study(
     name: str,
     *,

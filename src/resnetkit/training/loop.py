@@ -54,7 +54,7 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     guards.refuse_divergence(fitted.loss, rate)
     validation = score_split(setup, stepper.eval_network, setup.validation_split, between=guards.leave_if_asked)
     state.lost |= validation.lost
-    best = state.remember_best(validation.top1, validation.loss)
+    best = state.remember_best(validation)
     row = {
         "step": state.step,
         "epoch": round(plan.epochs(state.step), 4),
@@ -68,7 +68,7 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     }
     _name_straggler(setup, elapsed)
     setup.write(event="epoch", **row)
-    setup.reporter.line(progress.epoch_line(row, best=best))
+    setup.reporter.passing(progress.epoch_line(row, best=best))
     state.start_epoch()
     is_last = state.step == plan.total_steps
     if is_last or round(row["epoch"]) % setup.recipe.checkpoint.every_epochs == 0:

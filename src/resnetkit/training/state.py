@@ -35,7 +35,7 @@ class State:
         self.tally = self._new_tally()
         """Figures of this rank's images since the epoch began."""
         self.best: dict[str, Any] = {}
-        """`step, top1, loss` of the best validation so far."""
+        """`step` of the best validation so far, and its figures."""
         self.best_weights: dict[str, Tensor] = {}
         self.extra: dict[str, Any] = {}
         """Figures that go into the result as they are."""
@@ -76,11 +76,11 @@ class State:
         whole.restore(self.ranks.sum(*self.tally.state()))
         return whole.compute()
 
-    def remember_best(self, top1: float, loss: float) -> bool:
+    def remember_best(self, validation: Score) -> bool:
         """Keep the weights where they are better on validation than all before; say whether they are."""
-        better = not self.best or (top1, -loss) > (self.best["top1"], -self.best["loss"])
+        better = not self.best or (validation.top1, -validation.loss) > (self.best["top1"], -self.best["loss"])
         if better:
-            self.best = {"step": self.step, "top1": top1, "loss": loss}
+            self.best = {"step": self.step} | validation.to_dict()
             self.best_weights = copy_of(self.stepper.eval_network)
         return better
 

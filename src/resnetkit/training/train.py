@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data.load import load_data
+from resnetkit.data.arrays import Arrays
+from resnetkit.data.load import load_data, source_of
 from resnetkit.data.splits import Split, class_weights
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
@@ -18,9 +20,11 @@ from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
+from resnetkit.recipes.schema import Recipe
 from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
+from resnetkit.training.arguments import recipe_changes, recipe_of
 from resnetkit.training.guards import Guards, stopped
 from resnetkit.training.loop import fit, score_split
 from resnetkit.training.plan import make_plan
@@ -30,10 +34,11 @@ from resnetkit.training.step import Stepper
 from resnetkit.transfer.probe import Probe, probe, score_probe
 
 
+@checked()
 def train(
-    data: str | Path | None = None,
+    data: Any = None,
     /,
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -45,34 +50,44 @@ def train(
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
 
-    `data`: a named set or a folder of images; "digits" where nothing is said.
-    `recipe`: a name or a TOML file; the one that fits the data where nothing is said.
+    `data`: a named set or a folder of images; "digits" where nothing is said. Or images in memory: `(images, labels)`
+    of arrays or tensors, `((images, labels), (images, labels))` of train and validation, or a dict of such pairs by
+    "train", "val" and "test". Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats of 0-1; labels are
+    whole numbers or names; splits that lack are held out.
+    `recipe`: a name, a TOML file, or what `load_recipe` gives; the one that fits the data where nothing is said.
     `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on, from its last checkpoint
     and exactly as if it had not been stopped; where there is none yet, it begins.
     `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
     it go on with other images.
-    `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
+    `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`. `model` may also be
+    the name of a network or an `Arch`, of which the data say the channels and classes.
+    Its `metrics` have the figures of the test split, `count, loss, top1, top5`, under `validation` those of the
+    validation split with the same weights, which are to be tuned by, and `best_epoch`, where these weights are from.
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
     leave_if_imported()
+    if data is None and not isinstance(changes.get("data"), Mapping | None):
+        data = changes.pop("data")  # by its name, which a section of the recipe has too
+    changes, source = recipe_changes(changes), source_of(data)
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
         folder: Path | None = None
         try:
             if not peers.alone:
-                request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
+                request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | flat(changes)
                 if recipe is not None:
-                    request |= flat(choose_recipe(data, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(source, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
-                lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
+                lambda: open_run(source, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
+            name = source if isinstance(source, Arrays) else run.recipe.data.name
+            images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
@@ -105,6 +120,9 @@ def _train_head(setup: Setup) -> Classifier:
             "split": split_name,
             "steps": 0,
             "best_step": 0,
+            "best_epoch": 0.0,
+            # Beside a test split it was learnt from; what to tune by is cross-validation.
+            "validation": score.to_dict() if split_name == "validation" else None,
             "seconds": round(seconds, 2),
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
@@ -158,7 +176,7 @@ def _begin_with_head(setup: Setup, state: State) -> None:
     validation = score_split(setup, setup.network, setup.validation_split)
     state.lost |= solved.features.lost | validation.lost
     state.extra = _told(setup, solved)
-    state.best = {"step": 0, "top1": validation.top1, "loss": validation.loss}
+    state.best = {"step": 0} | validation.to_dict()
     state.best_weights = copy_of(setup.network)
     setup.say([f"head alone: validation {validation.top1:.2f} %; now all layers that are not frozen"])
 
@@ -173,6 +191,8 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
         "split": split_name,
         "steps": plan.total_steps,
         "best_step": state.best["step"],
+        "best_epoch": round(plan.epochs(state.best["step"]), 4),
+        "validation": {name: value for name, value in state.best.items() if name != "step"},
         "seconds": round(seconds, 2),
         "images_per_second": round(plan.total_steps * plan.batch_size / max(seconds, 1e-9), 1),
     }

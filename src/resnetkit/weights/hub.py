@@ -1,16 +1,25 @@
 """Sharing a classifier on the Hugging Face hub: the model's folder, and a card that says what it is."""
 
+import inspect
 import logging
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from resnetkit.arguments import checked, shortened
 from resnetkit.classifier import CONFIG, Classifier
-from resnetkit.errors import CheckpointError, StorageError
+from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine.storage import sha256_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 LIBRARY = "resnetkit"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+_NAME = re.compile(r"[\w.-]{1,48}/[\w.-]{1,96}", re.ASCII)
 
 logger = logging.getLogger("resnetkit")
 
@@ -67,18 +76,19 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
     return f"---\n{about.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 
+@checked(classifier="resnetkit.load(FOLDER)")
 def push(
     classifier: Classifier, repository: str, *, private: bool = False, licence: str = "apache-2.0", **options: Any
 ) -> str:
     """Put a classifier on the hub as USER/REPOSITORY and return its address; `load(repository)` gives it back.
 
     Needs HF_TOKEN or a login of the hub's own command. `options` go to the hub's client (`token`, `endpoint`).
-    Raises `StorageError` (exit code 7) where the hub cannot be reached or refuses.
+    Raises `UsageError` (exit code 2) for a name that cannot be and where there is no token, `StorageError` (exit code
+    7) where the hub cannot be reached or refuses.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    api = HfApi(**options)
+    api = _client(repository, options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = classifier.save(temporary, remember=False)
         (folder / "README.md").write_text(model_card(classifier, licence=licence, name=repository), encoding="utf-8")
@@ -88,9 +98,36 @@ def push(
         except _client_errors() as error:
             why = str(error).strip().partition("\n")[0] or type(error).__name__
             answered = isinstance(error, HfHubHTTPError | ValueError)
-            remedy = "log in, or set HF_TOKEN" if answered else f"once more, when {api.endpoint} can be reached"
+            remedy = (
+                f"a token that may write to {repository.partition('/')[0]}, in HF_TOKEN or by `hf auth login`"
+                if answered
+                else f"once more, when {api.endpoint} can be reached"
+            )
             raise StorageError(f"cannot put the model on the hub as {repository}", why=why, remedy=remedy) from error
     return f"{api.endpoint}/{repository}"
+
+
+def _client(repository: str, options: Mapping[str, Any]) -> "HfApi":
+    """The hub's client, where there is something to begin with: a name, a token, leave to use the network."""
+    from huggingface_hub import HfApi, constants, get_token
+
+    if not _NAME.fullmatch(repository):
+        raise UsageError(f"{shortened(repository)} cannot be a name on the hub", remedy="USER/NAME, such as ada/birds")
+    for name in options.keys() - inspect.signature(HfApi).parameters.keys():
+        raise UsageError.unknown("argument of push()", name, ("private", "licence", "token", "endpoint"))
+    if constants.HF_HUB_OFFLINE:
+        raise StorageError(
+            f"cannot put the model on the hub as {repository}",
+            why="the hub's client is told to stay offline, by HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE",
+            remedy="once more, without that variable and with a network",
+        )
+    if not options.get("token") and not get_token():
+        raise UsageError(
+            "there is no token for the hub",
+            why="only its users may put something there",
+            remedy="HF_TOKEN=TOKEN, with one from the hub's settings that may write, or `hf auth login`",
+        )
+    return HfApi(**options)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

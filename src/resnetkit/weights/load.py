@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, holds_classifier, load_classifier
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
@@ -25,6 +26,7 @@ from resnetkit.weights.table import OWN
 logger = logging.getLogger("resnetkit")
 
 
+@checked("size")
 def load(
     source: str | Path,
     *,
@@ -77,6 +79,7 @@ def load(
     )
 
 
+@checked()
 def create_model(name: str, *, weights: str | Path | None = None, **changes: Any) -> ResNet:
     """Build a network: `create_model("resnet50", num_classes=5, weights="resnet50.imagenet1k_v2")`.
 
@@ -133,6 +136,7 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
     return network
 
 
+@checked()
 def from_pretrained(repository: str, **said: Any) -> Classifier:
     """A classifier from the Hugging Face hub, USER/REPOSITORY; `said` as for `load`."""
     return load(HUB_PREFIX + repository.removeprefix(HUB_PREFIX), **said)

@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from resnetkit.arguments import checked
 from resnetkit.data.holdout import complete
 from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import make_index
@@ -75,6 +76,7 @@ class _Progress:
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
+@checked("megabytes", "validation", "seed")
 def shard(
     folder: str | Path,
     out: str | Path,
