@@ -165,7 +165,7 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             f"{data.name} has {data.channels} channels and the classifier takes {classifier.preprocess.channels}",
             remedy="data of the kind that it was trained on",
         )
-    if not classifier.named and len(data.classes) == len(classifier.classes):
+    if classifier.numbered and len(data.classes) == len(classifier.classes):
         return split.relabelled(_order_of_head(data.classes))
     known = {name: label for label, name in enumerate(classifier.classes)}
     if len(known) == 1000 and known.keys().isdisjoint(data.classes):

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from resnetkit.classifier import Classifier, holds_classifier, load_classifier
+from resnetkit.classifier import Classifier, holds_classifier, load_classifier, numbers
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
@@ -68,7 +68,7 @@ def load(
     return Classifier(
         network,
         _preprocess(found, hints),
-        names or tuple(str(number) for number in range(found.arch.num_classes)),
+        names or numbers(found.arch.num_classes),
         found.model,
         choose(device, precision),
         recipe={"weights": found.name},

@@ -95,7 +95,8 @@ def _from_folder(folder: Path, name: str, hints: Hints, *, headless: bool = Fals
     if holds_classifier(folder):
         ours = load_classifier(folder, device="cpu", precision="fp32")
         tensors = {key: value.contiguous() for key, value in ours.network.state_dict().items()}
-        return Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, ours.classes)
+        classes = () if ours.numbered else ours.classes
+        return Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, classes)
     file = next((folder / each for each in WEIGHT_FILES if (folder / each).is_file()), None)
     if file is None:
         raise UsageError("there is no model", file=folder, why=f"it holds none of {', '.join((CONFIG, *WEIGHT_FILES))}")
