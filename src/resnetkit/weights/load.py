@@ -14,12 +14,13 @@ from resnetkit.classifier import Classifier, holds_classifier, load_classifier, 
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
-from resnetkit.networks.arch import Arch, get_arch
+from resnetkit.networks.arch import OUTSIDE, VARIANTS, Arch, changed_fields, get_arch, worded
 from resnetkit.networks.resnet import ResNet, build
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
 from resnetkit.weights.sources import HUB_PREFIX, Source, read_source
+from resnetkit.weights.spelling import refuse_pretrained, spelled
 from resnetkit.weights.table import OWN
 
 logger = logging.getLogger("resnetkit")
@@ -48,7 +49,8 @@ def load(
     require(size=size)
     for share, spread in zip_longest(mean or (), std or ()):
         require(mean=share, std=spread)
-    path = OWN.get(str(source), Path(source))
+    name = spelled(source)
+    path = OWN.get(name, Path(name))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
         return load_classifier(path, device=device, precision=precision)
     hints = Hints(
@@ -59,7 +61,7 @@ def load(
         tuple(classes) if classes is not None else None,
         which,
     )
-    found = read_source(source, hints)
+    found = read_source(name, hints)
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
     network = ResNet(found.arch, initialise=False)
@@ -77,23 +79,33 @@ def load(
     )
 
 
-def create_model(name: str, *, weights: str | Path | None = None, **changes: Any) -> ResNet:
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    which: Literal["raw", "ema"] | None = None,
+    **changes: Any,
+) -> ResNet:
     """Build a network: `create_model("resnet50", num_classes=5, weights="resnet50.imagenet1k_v2")`.
 
     `changes` are fields of `Arch`. Without `weights` the parameters are fresh, drawn from PyTorch's global random
-    state. With them, another number of input channels adapts the first convolution (summed for one channel, repeated
-    and scaled for more), another number of classes gets a fresh head, as does a backbone without one; all is logged.
+    state. With them, fields that are not given are those of the network that they are of; another number of input
+    channels adapts the first convolution (summed for one channel, repeated and scaled for more), another number of
+    classes gets a fresh head, as does a backbone without one; all is logged.
+    `which` as for `load`.
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
+    if "pretrained" in changes:
+        refuse_pretrained(name)
     if weights is None:
         return build(name, **changes)
-    return pretrained_network(
-        get_arch(name, **changes), read_source(weights, Hints(model=name), headless=True), asked=changes
-    )
+    get_arch(name, **changes)  # refuses what no network has before anything is read
+    found = read_source(weights, Hints(model=name, which=which), headless=True, fields=changes)
+    return pretrained_network(name, found, asked=changes)
 
 
-def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
-    """A network of `arch` filled with weights that were read; see `create_model`.
+def pretrained_network(name: str, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
+    """The network `name` with the fields that were `asked` for, filled with weights that were read; see `create_model`.
 
     Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
     it even where their number is the same.
@@ -101,10 +113,7 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
     headless = "fc.weight" not in found.tensors
-    if "num_classes" not in asked and not headless:
-        arch = replace(arch, num_classes=found.arch.num_classes)
-    if "in_channels" not in asked:
-        arch = replace(arch, in_channels=found.arch.in_channels)
+    arch = _asked_for(name, found, asked)
     network = ResNet(arch, initialise=False)
     tensors = dict(found.tensors)
     if arch.in_channels != found.arch.in_channels:
@@ -127,10 +136,36 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(
-            "the weights are of another network", file=found.name, why=str(error).splitlines()[1].strip()
-        ) from error
+        raise _another(name, found, arch) from error
     return network
+
+
+def _asked_for(name: str, found: Source, asked: dict[str, Any]) -> Arch:
+    """The network to be filled: what was not asked for is as in the weights' own, whose name it bears.
+
+    Raises `CheckpointError` (exit code 4) for weights of a network of another name that answers otherwise.
+    """
+    usual, own = get_arch(name), {key: getattr(found.arch, key) for key in OUTSIDE}
+    if found.model != name:
+        arch = replace(usual, **(own | asked))
+        if changed_fields(arch, found.arch):
+            raise _another(name, found, arch)
+        return arch
+    taken = {key: value for key, value in changed_fields(found.arch, usual).items() if key not in asked}
+    if taken:
+        logger.info("%s: its network is taken, %s", found.name, worded(name, taken))
+    return replace(found.arch, **asked)
+
+
+def _another(name: str, found: Source, arch: Arch) -> CheckpointError:
+    key, value = next(iter(changed_fields(arch, found.arch).items()), ("", None))
+    theirs = worded(found.model, {key: getattr(found.arch, key)} if key else {})
+    return CheckpointError(
+        "the weights are of another network",
+        file=found.name,
+        why=f"they are of a {theirs}, and {worded(name, {key: value} if key else {})} was asked for",
+        remedy=f"--model {found.model}, as the weights have it" if found.model in VARIANTS else None,
+    )
 
 
 def from_pretrained(repository: str, **said: Any) -> Classifier:
