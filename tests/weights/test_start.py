@@ -11,6 +11,8 @@ import resnetkit as rk
 from conftest import trained_like
 from pictures import fill
 from resnetkit.errors import CheckpointError, UsageError
+from resnetkit.machine.device import choose
+from resnetkit.runs.choice import choose_recipe
 
 ONE_STEP = {"steps": 1, "optim": {"lr": 1e-9, "ema": 0.0}, "quiet": True}
 CHANGED = {"shortcut": "B", "depths": (1, 1), "widths": (8, 12), "strides": (1, 2), "stem_width": 8}
@@ -241,3 +243,47 @@ def test_of_a_network_and_its_average_the_one_that_is_asked_for_is_the_start(tmp
         )
         assert done.code == 0, done.err
         torch.testing.assert_close(rk.load(out).network.conv1.weight, expected.conv1.weight)
+
+
+@pytest.mark.parametrize("names", [("1", "2", "10"), ("red", "green", "blue")])
+def test_a_head_that_nobody_has_named_is_kept_in_the_order_that_is_said(
+    names: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder lists 1, 10, 2; whoever numbers classes has them in the order 1, 2, 10, as `evaluate` does."""
+    theirs = trained_like("resnet20", num_classes=3)
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    photos = fill(tmp_path / "photos", 6)
+    for old, new in zip(("blue", "green", "red"), sorted(names), strict=True):
+        (photos / old).rename(photos / f"_{new}")
+    for new in names:
+        (photos / f"_{new}").rename(photos / new)
+    look = {"image_size": 16, "resize": 16, "batch_size": 4, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    start = {"name": "resnet20", "weights": str(tmp_path / "w.pt")}
+    found = rk.train(photos, "scratch", out=tmp_path / "run", model=start, data=look, **ONE_STEP)
+    head = names if names[0] == "1" else tuple(sorted(names))
+    assert (
+        "the order of " + ("their numbers" if names[0] == "1" else "your classes") + f", {', '.join(head)}"
+        in caplog.text
+    )
+    rows = [head.index(name) for name in found.classes]
+    torch.testing.assert_close(found.network.fc.weight, theirs.fc.weight[rows])
+    unnamed = rk.load(tmp_path / "w.pt", model="resnet20", mean=(0.5,) * 3, std=(0.25,) * 3, size=16)
+    score = rk.evaluate(unnamed, photos, include_seen=True)
+    assert score["top1"] == rk.evaluate(found, photos, include_seen=True)["top1"]
+
+
+def test_weights_of_a_net_without_shortcuts_are_not_taken_for_one_with_them(tmp_path: Path) -> None:
+    """Their tensors have the same names and shapes."""
+    preprocess = rk.Preprocess(32, (0.5,) * 3, (0.5,) * 3)
+    net = trained_like("plain20", num_classes=3)
+    rk.Classifier(net, preprocess, ("a", "b", "c"), "plain20", choose("cpu", "fp32")).save(tmp_path / "model")
+    with pytest.raises(
+        CheckpointError, match="they are of a plain20 with residual False, and resnet20 with residual True"
+    ):
+        rk.create_model("resnet20", weights=tmp_path / "model")
+
+
+def test_the_network_of_weights_replaces_that_of_the_recipe_whole() -> None:
+    """The recipe digits changes four fields of its variant, which these weights have as the table has them."""
+    model = choose_recipe("digits", None, {"model": {"weights": "resnet20.cifar10"}}, None).model
+    assert (model.name, model.depths, model.widths, model.stem_width) == ("resnet20", (3, 3, 3), (16, 32, 64), 16)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnetkit.classifier import Classifier, holds_classifier, load_classifier, numbers
+from resnetkit.data.classnames import order_of_head
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
 from resnetkit.networks.arch import OUTSIDE, VARIANTS, Arch, changed_fields, get_arch, worded
-from resnetkit.networks.resnet import ResNet, build
+from resnetkit.networks.resnet import ResNet, build, overflows_untrained
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
@@ -92,14 +93,20 @@ def create_model(
     state. With them, fields that are not given are those of the network that they are of; another number of input
     channels adapts the first convolution (summed for one channel, repeated and scaled for more), another number of
     classes gets a fresh head, as does a backbone without one; all is logged.
-    `which` as for `load`.
+    `which` as for `load`. Of a network that is too deep to be used untrained it is said, see `docs/networks.md`.
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
     if "pretrained" in changes:
         refuse_pretrained(name)
+    arch = get_arch(name, **changes)  # refuses what no network has before anything is read
     if weights is None:
+        if overflows_untrained(arch):
+            logger.warning(
+                "fresh, %s may overflow in evaluation mode until its BatchNorm has seen images: train it, "
+                "or measure with torch.optim.swa_utils.update_bn",
+                name,
+            )
         return build(name, **changes)
-    get_arch(name, **changes)  # refuses what no network has before anything is read
     found = read_source(weights, Hints(model=name, which=which), headless=True, fields=changes)
     return pretrained_network(name, found, asked=changes)
 
@@ -108,7 +115,8 @@ def pretrained_network(name: str, found: Source, *, asked: dict[str, Any], class
     """The network `name` with the fields that were `asked` for, filled with weights that were read; see `create_model`.
 
     Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
-    it even where their number is the same.
+    it even where their number is the same. A head of as many classes that nobody has named is kept, in the order that
+    `evaluate` would take it in, and that is said.
     """
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
@@ -133,11 +141,23 @@ def pretrained_network(name: str, found: Source, *, asked: dict[str, Any], class
         rows = [found.classes.index(name) for name in classes]
         tensors |= {name: tensors[name][rows] for name in ("fc.weight", "fc.bias")}
         logger.warning("%s: head put into the order of your classes", found.name)
+    elif classes and not found.classes:
+        order = order_of_head(classes)
+        tensors |= {name: tensors[name][order] for name in ("fc.weight", "fc.bias")}
+        in_order = [classes[order.index(place)] for place in range(len(order))]
+        logger.warning(
+            "%s: names no classes: its head is kept and taken to be in the order of %s, %s",
+            *(found.name, "their numbers" if order != sorted(order) else "your classes", _first(in_order)),
+        )
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise _another(name, found, arch) from error
     return network
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names if len(names) <= 4 else (*names[:3], "…", names[-1]))
 
 
 def _asked_for(name: str, found: Source, asked: dict[str, Any]) -> Arch:
