@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.notebook import table
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
+from resnetkit.networks.handmade import described
 from resnetkit.networks.resnet import ResNet
 from resnetkit.networks.summary import summarise
 
@@ -34,6 +36,8 @@ NAMED = 10
 """Classes that are named before the others are left out."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
+
+logger = logging.getLogger("resnetkit")
 
 
 @dataclass(frozen=True)
@@ -128,32 +132,61 @@ class Classifier:
         """How good it is on labelled images: `resnetkit.evaluate` with this classifier."""
         return _door().evaluate(self, data, **options)
 
+    @property
+    def numbered(self) -> bool:
+        """Whether its classes are numbers because nobody has said what they are called."""
+        return not self.named and tuple(self.classes) == numbers(len(self.classes))
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode."""
+        """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode.
+
+        Raises `UsageError` (exit code 2) where a head was put on it that has another number of outputs.
+        """
         self.network.eval()
         with self.compute.tuned(), self.compute.autocast():
-            return self.network(self.compute.tensor(images)).float()
+            logits = self.network(self.compute.tensor(images)).float()
+        if logits.shape[1] != len(self.classes):
+            raise UsageError(
+                f"the head has {logits.shape[1]} outputs and there are {len(self.classes)} class names",
+                remedy="classifier.classes = [...], in the order of the head",
+            )
+        return logits
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 pixels as `preprocess` gives them, (N, C, size, size), to probabilities (N, classes)."""
         return self.logits(self.preprocess.normalise(self.compute.tensor(pixels))).softmax(1)
 
     def save(self, folder: str | Path, *, remember: bool = True) -> Path:
-        """Write the artefact, and `remember` where. Raises `StorageError` (exit code 7)."""
-        folder = Path(folder)
+        """Write the artefact, and `remember` where.
+
+        The number of classes is that of the head; where the names are of another number, the classes are numbered, and
+        it is said. Raises `UsageError` (exit code 2) where the network was changed by hand so that it would not load
+        as it is, before anything is written; `StorageError` (exit code 7).
+        """
+        folder, arch = Path(folder), described(self.network)
+        if len(self.classes) != arch.num_classes:
+            logger.warning(
+                "the head has %d outputs for %d class names: its classes are numbered, until classifier.classes is set",
+                *(arch.num_classes, len(self.classes)),
+            )
+            self.classes, self.named = numbers(arch.num_classes), False
+        if self.preprocess.channels != arch.in_channels:
+            raise UsageError(
+                f"the preprocessing makes {self.preprocess.channels} channels and the network takes {arch.in_channels}",
+                remedy="a Preprocess with mean and std for each channel",
+            )
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         replace_file(folder / WEIGHTS, weights)
-        config = json.dumps(self._config(sha256(weights)), indent=2, ensure_ascii=False)
+        config = json.dumps(self._config(arch, sha256(weights)), indent=2, ensure_ascii=False)
         # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
         replace_file(folder / CONFIG, config.encode(errors="backslashreplace"))
         if remember:
             self.folder = folder
         return folder
 
-    def _config(self, digest: str) -> dict[str, Any]:
-        arch = self.network.arch
+    def _config(self, arch: Arch, digest: str) -> dict[str, Any]:
         preprocess = self.preprocess
         return {
             "architecture": self.model,
@@ -178,6 +211,7 @@ class Classifier:
                 "arch": asdict(arch),
                 "preprocess": asdict(preprocess),
                 "classes": self.classes,
+                "named": not self.numbered,
                 "recipe": self.recipe,
                 "metrics": self.metrics,
                 "sha256": digest,
@@ -194,12 +228,18 @@ def _door() -> Any:
     return import_module("resnetkit")
 
 
+def numbers(count: int) -> tuple[str, ...]:
+    """What classes are called that nobody has named."""
+    return tuple(map(str, range(count)))
+
+
 class _Saved(BaseModel):
     """Our own section of an artefact's settings."""
 
     arch: dict[str, Any]
     preprocess: dict[str, Any]
     classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
+    named: bool = True
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     sha256: str
@@ -273,4 +313,5 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         saved.recipe,
         saved.metrics,
         folder,
+        saved.named,
     )

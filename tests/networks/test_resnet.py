@@ -10,8 +10,9 @@ from torch import nn
 from networks.independent import D2LNet, PaperCifarNet, PaperPlainNet, PreactNet, TutorialNet
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import VARIANTS, get_arch, list_models
-from resnetkit.networks.resnet import build
+from resnetkit.networks.resnet import build, overflows_untrained
 from resnetkit.networks.summary import summarise
+from resnetkit.weights.load import create_model
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "variants.json").read_text())
 IN_TORCHVISION = [name for name in VARIANTS if name in torchvision.models.list_models(torchvision.models)]
@@ -312,3 +313,36 @@ def test_recomputing_changes_neither_gradients_nor_statistics_by_a_bit(name: str
 def test_networks_can_be_exported() -> None:
     program = torch.export.export(build("preact_resnet110").eval(), (torch.randn(1, 3, 32, 32),))
     assert program.module()(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+SLIM = {"widths": (8, 8, 8), "stem_width": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "slim", "deep"),
+    [("resnet1202", SLIM, True), ("preact_resnet1001", {"widths": (4, 4, 4)}, True), ("resnet110", {}, False)],
+)
+def test_nets_too_deep_to_be_used_untrained_say_so_until_they_have_seen_images(
+    name: str, slim: dict, deep: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What overflows is the running statistics' first guess; in training mode, and once measured, all is finite."""
+    torch.manual_seed(0)
+    net = create_model(name, **slim)
+    assert ("may overflow in evaluation mode" in caplog.text) == deep
+    assert overflows_untrained(net.arch) == deep
+    images = [torch.randn(4, 3, 16, 16) * 3 for _ in range(3)]
+    with torch.no_grad():
+        assert (float(net.eval()(images[0]).abs().max()) < 1e12) == (not deep)  # nor where it is NaN
+        assert net.train()(images[0]).isfinite().all()
+        torch.optim.swa_utils.update_bn(images, net)
+        answer = net.eval()(images[0])
+    assert answer.isfinite().all()
+    assert answer.abs().max() < 1e3
+
+
+def test_deep_nets_that_do_not_grow_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    for fields in ({"zero_init_residual": True}, {"residual": False}):
+        net = create_model("resnet1202", **SLIM, **fields).eval()
+        with torch.no_grad():
+            assert net(torch.randn(1, 3, 8, 8)).isfinite().all()
+    assert not caplog.text

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import resnetkit as rk
-from resnetkit.errors import StorageError, UsageError
+from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.weights.hub import model_card
 
 COMMIT = "a" * 40
@@ -141,6 +141,14 @@ def test_a_hub_that_cannot_be_reached_is_said_in_one_line(digits_run: Path) -> N
         StorageError, match=r"as user/digits: .*refused\. Try: once more, when http://127.0.0.1:9 can be"
     ):
         rk.push(rk.load(digits_run), "user/digits", endpoint="http://127.0.0.1:9", token="none")
+
+
+def test_a_name_that_no_repository_can_have_is_said_in_one_line(digits_run: Path) -> None:
+    """The client refuses it before it asks anybody."""
+    with pytest.raises(StorageError, match="cannot put the model on the hub as user/a b"):
+        rk.push(rk.load(digits_run), "user/a b", endpoint="http://127.0.0.1:9", token="none")
+    with pytest.raises(CheckpointError, match="cannot get user/a b from the hub"):
+        rk.load("hf-hub:user/a b")
 
 
 def test_the_card_says_what_was_measured(digits_run: Path) -> None:

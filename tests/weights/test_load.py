@@ -168,7 +168,7 @@ def test_heads_follow_the_names_of_the_classes(tmp_path: Path) -> None:
 def test_a_head_in_another_order_is_put_into_order(digits_run: Path) -> None:
     found = weights.read_source(digits_run)
     turned = found.classes[::-1]
-    net = weights.pretrained_network(found.arch, found, asked={}, classes=turned)
+    net = weights.pretrained_network(found.model, found, asked={}, classes=turned)
     assert torch.equal(net.fc.weight, found.tensors["fc.weight"].flip(0))
     assert torch.equal(net.fc.bias, found.tensors["fc.bias"].flip(0))
 

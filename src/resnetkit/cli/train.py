@@ -1,7 +1,7 @@
 """`resnetkit train`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ def train_command(
     recipe: str | None = None,
     model: str | None = None,
     weights: str | None = None,
+    which: Literal["raw", "ema"] | None = None,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
@@ -48,6 +49,8 @@ def train_command(
         A name from `resnetkit list models`; short for --model.name.
     weights
         Start from these instead of from nothing: a name from `resnetkit list weights`, a file, a folder, a hub id.
+    which
+        Of weights that hold a network and its average, which one; short for --transfer.which [default: the average].
     out
         Folder of the run. Without it: runs/DATA-TIME.
     resume
@@ -63,6 +66,8 @@ def train_command(
     settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
     if weights is not None:
         settings["model"] = {**settings.get("model", {}), "weights": weights}
+    if which is not None:
+        settings["transfer"] = {**settings.get("transfer", {}), "which": which}
     if model is not None:
         settings["model"] = {**settings.get("model", {}), "name": model}
     classifier = train(

@@ -93,3 +93,15 @@ def _exchanged(text: str, pair: tuple[str, str], pattern: str, flags: int) -> It
     reflected = re.sub(pattern, lambda match: exchange[match[0].lower()], text, flags=flags)
     if reflected != text:
         yield reflected
+
+
+def order_of_head(names: Sequence[str]) -> list[int]:
+    """Where each class stands in a head that nobody has named: as the folder has it, or as its numbers do.
+
+    A folder lists 1, 10, 11, 2; whoever numbers classes and trains on them has them in the order of the numbers.
+    """
+    order = list(range(len(names)))
+    if not all(name.isdecimal() for name in names):
+        return order
+    by_number = sorted(order, key=lambda label: (int(names[label]), names[label]))
+    return [by_number.index(label) for label in order]

@@ -1,7 +1,7 @@
 """How good a classifier is on labelled images that it has not seen."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from resnetkit.arguments import checked, refusal
 from resnetkit.classifier import Classifier
 from resnetkit.data.arrays import TAKES, Arrays
 from resnetkit.data.batches import evaluation_batches
-from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, told_apart
+from resnetkit.data.classnames import describe_forms, mirrored, order_of_head, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
@@ -177,8 +177,14 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             f"{data.name} has {data.channels} channels and the classifier takes {classifier.preprocess.channels}",
             remedy="data of the kind that it was trained on",
         )
-    if not classifier.named and len(data.classes) == len(classifier.classes):
-        return split.relabelled(_order_of_head(data.classes))
+    if classifier.numbered and len(data.classes) == len(classifier.classes):
+        order = order_of_head(data.classes)
+        if order != sorted(order):
+            first, last = data.classes[order.index(0)], data.classes[order.index(len(order) - 1)]
+            logger.warning(
+                "classes %s to %s are taken in the order of their numbers; --classes says another", first, last
+            )
+        return split.relabelled(order)
     known = {name: label for label, name in enumerate(classifier.classes)}
     if len(known) == 1000 and known.keys().isdisjoint(data.classes):
         # Folders of ImageNet are named by synset, classifiers of it by words; both are in the order of the synsets.
@@ -197,18 +203,3 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
             f"{', …' if len(classifier.classes) > 10 else ''}",
         )
     return split.relabelled([known[name] for name in data.classes])
-
-
-def _order_of_head(names: Sequence[str]) -> list[int]:
-    """Where each class stands in a head that nobody has named: as the folder has it, or as its numbers do.
-
-    A folder lists 1, 10, 11, 2; whoever numbers classes and trains on them has them in the order of the numbers.
-    """
-    order = list(range(len(names)))
-    if not all(name.isdecimal() for name in names):
-        return order
-    by_number = sorted(order, key=lambda label: (int(names[label]), names[label]))
-    if by_number != order:
-        first, last = names[by_number[0]], names[by_number[-1]]
-        logger.warning("classes %s to %s are taken in the order of their numbers; --classes says another", first, last)
-    return [by_number.index(label) for label in order]

@@ -5,6 +5,7 @@ Mappings in Deep Residual Networks (arXiv 1603.05027), "the second paper".
 """
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -203,6 +204,27 @@ VARIANTS: dict[str, Arch] = {
     "tutorial_resnet34": _imagenet("basic", 3, 4, 6, 3, widths=(128, 256, 512, 512), init="torch"),
 }
 """Every named network. A variant is one line here and one line in tests/networks/golden/variants.json."""
+
+
+OUTSIDE = ("num_classes", "in_channels")
+"""Fields that say what a network is used for."""
+BEGINNINGS = ("init", "zero_init_residual", "drop_path")
+"""Fields that say how it is trained: no trained network tells whether they were others."""
+
+
+def changed_fields(arch: Arch, other: Arch) -> dict[str, Any]:
+    """What of a network is not as in another, by field, as far as the answers depend on it; not its use."""
+    mine, theirs = asdict(arch), asdict(other)
+    return {name: mine[name] for name in mine if name not in (*OUTSIDE, *BEGINNINGS) and mine[name] != theirs[name]}
+
+
+def worded(name: str, changes: Mapping[str, Any]) -> str:
+    """A network by its name and what was changed of it: "resnet20 with depths 1,1,1, stem cifar"."""
+    said = [
+        f"{key} {','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for key, value in changes.items()
+    ]
+    return f"{name} with {', '.join(said)}" if said else name
 
 
 @checked()

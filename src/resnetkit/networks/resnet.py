@@ -19,6 +19,9 @@ from resnetkit.networks.blocks import block_class
 from resnetkit.networks.elsewhere import ATTRIBUTES
 from resnetkit.networks.summary import summarise
 
+MOST_UNTRAINED = 200
+"""Residual blocks that can be run in evaluation mode before BatchNorm has measured anything."""
+
 
 class ResNet(nn.Module):
     """The network that an `Arch` describes: stem, stages `layer1` to `layerN`, global average pooling, `fc`.
@@ -170,6 +173,16 @@ def _still(blocks: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def overflows_untrained(arch: Arch) -> bool:
+    """Whether fresh parameters may give NaN in evaluation mode.
+
+    BatchNorm then divides by its first guess, a deviation of 1, so that every block adds as much as has come to it, and
+    activations grow by a factor of up to 1.5 a block: about 220 of them leave the range of float32. While it is
+    trained, BatchNorm divides by what it measures.
+    """
+    return arch.residual and not arch.zero_init_residual and sum(arch.depths) > MOST_UNTRAINED
 
 
 def build(name: str, **changes: Any) -> ResNet:

@@ -45,9 +45,30 @@ def load_recipe(name: str | Path | Recipe, changes: dict[str, Any] | None = None
     return _validate(settings, file=None if str(name) in list_recipes() and changes else str(name))
 
 
+def keys_of(name: str | Path | Recipe) -> dict[str, Any]:
+    """What a recipe says itself, without its base. Raises `UsageError` (exit code 2)."""
+    return name.model_dump(exclude_unset=True) if isinstance(name, Recipe) else _parse(str(name))
+
+
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise UsageError("a recipe is its own base", file=name, why=" -> ".join((*seen, name)))
+    settings = _parse(name)
+    base = settings.pop("base", None)
+    if not isinstance(base, str | None):
+        raise UsageError(f"base = {repr(base)[:40]} cannot be", file=name, why="it is the name of a recipe, in quotes")
+    _validate(settings, file=name)
+    if base is None:
+        return settings
+    beside = Path(name).parent / str(base)
+    merged = _read(str(beside) if str(base).endswith(".toml") else str(base), (*seen, name))
+    _merge(merged, {"expect": {}} | settings)
+    if "expect" not in settings:
+        merged.pop("expect", None)
+    return merged
+
+
+def _parse(name: str) -> dict[str, Any]:
     path = Path(name)
     if name.endswith(".toml") or path.is_file():
         try:
@@ -66,22 +87,10 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if max(map(len, text.splitlines()), default=0) > MOST_IN_A_LINE:
         raise UsageError("the recipe is not TOML", file=name, why=f"a line has more than {MOST_IN_A_LINE:,} characters")
     try:
-        settings = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         why = str(error)[:200] if isinstance(error, tomllib.TOMLDecodeError) else "it is nested too deeply"
         raise UsageError("the recipe is not TOML", file=name, why=why, remedy="mend that line") from error
-    base = settings.pop("base", None)
-    if not isinstance(base, str | None):
-        raise UsageError(f"base = {repr(base)[:40]} cannot be", file=name, why="it is the name of a recipe, in quotes")
-    _validate(settings, file=name)
-    if base is None:
-        return settings
-    beside = path.parent / str(base)
-    merged = _read(str(beside) if str(base).endswith(".toml") else str(base), (*seen, name))
-    _merge(merged, {"expect": {}} | settings)
-    if "expect" not in settings:
-        merged.pop("expect", None)
-    return merged
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:

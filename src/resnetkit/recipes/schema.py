@@ -172,6 +172,9 @@ class TransferRecipe(_Section):
     mirror: bool = Field(False, description="Show the backbone the mirror image too, at twice the cost.")
     crops: int = Field(0, ge=0, le=1000, description="And this many random crops.")
     folds: int = Field(5, ge=2, le=1000, description="Parts of the cross-validation.")
+    which: Literal["raw", "ema"] | None = Field(
+        None, description="Of weights with a network and its average, which one; none takes the average."
+    )
 
 
 class CheckpointRecipe(_Section):

@@ -7,7 +7,7 @@ beside, synced, then renamed: under its final name it is whole. The newest one t
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ class Checkpoint:
     state: dict[str, Any]
     run: str = ""
     """The identity of the run that wrote it; empty for one of a former version."""
+
+
+Doubt = Callable[[Checkpoint], str | None]
 
 
 def save(
@@ -99,17 +102,21 @@ def sweep(root: Path) -> None:
         shutil.rmtree(left_over)
 
 
-def newest(root: Path, run: str = "") -> tuple[Checkpoint | None, list[str]]:
+def newest(root: Path, run: str = "", doubt: Doubt = lambda _: None) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a line about each newer one that does not.
 
-    With the identity of a `run`, one that another run has written does not; one of a former version does not say.
+    With the identity of a `run`, one that another run has written does not; of one of a former version, which does not
+    say, `doubt` tells why it cannot be of the run, or nothing.
     Raises `CheckpointError` (exit code 4) where there are checkpoints but none verifies, and where one is of a newer
     format: to go back behind it would throw away what a newer resnetkit has done.
     """
     damaged: list[str] = []
     for folder in reversed(_steps(root)):
         try:
-            return _read(folder, run), damaged
+            found = _read(folder, run)
+            if not found.run and (why := doubt(found)):
+                raise _of_another_run(folder, why)
+            return found, damaged
         except DamagedError as error:
             damaged.append(str(error))
     if damaged:
@@ -122,7 +129,7 @@ def newest(root: Path, run: str = "") -> tuple[Checkpoint | None, list[str]]:
 def _read(folder: Path, run: str = "") -> Checkpoint:
     files, writer = _verified(folder)
     if run and writer and writer != run:
-        raise DamagedError("the checkpoint does not belong to the run", file=folder, why="another run has written it")
+        raise _of_another_run(folder, "another run has written it")
     try:
         tensors = {
             name.removesuffix(".safetensors"): safetensors.torch.load(content)
@@ -132,6 +139,10 @@ def _read(folder: Path, run: str = "") -> Checkpoint:
         return Checkpoint(folder, _step(folder), tensors, dict(json.loads(files["state.json"])), writer)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DamagedError("the checkpoint is damaged", file=folder, why=f"{error!r}") from error
+
+
+def _of_another_run(folder: Path, why: str) -> DamagedError:
+    return DamagedError("the checkpoint does not belong to the run", file=folder, why=why)
 
 
 def _verified(folder: Path) -> tuple[dict[str, bytes], str]:

@@ -1,38 +1,63 @@
 """Which recipe a run gets."""
 
+import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.data.named import NAMED_SETS
-from resnetkit.recipes.load import load_recipe
+from resnetkit.networks.arch import BEGINNINGS, OUTSIDE, VARIANTS, changed_fields, worded
+from resnetkit.recipes.load import keys_of, list_recipes, load_recipe
 from resnetkit.recipes.schema import Recipe
+from resnetkit.weights.spelling import spelled
 from resnetkit.weights.table import WEIGHTS, network_of
 
 if TYPE_CHECKING:
     from resnetkit.data.arrays import Arrays
 
+logger = logging.getLogger("resnetkit")
+
 
 def choose_recipe(
     data: "str | Path | Arrays | None", recipe: str | Path | Recipe | None, changes: dict[str, Any], old: Path | None
 ) -> Recipe:
-    """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
+    """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data.
+
+    Weights that know their network bring it along, unless another one is asked for: by a flag, or in a file.
+    """
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
-    given = changes.get("model") or {}
-    if given.get("name") is None and (network := network_of(given.get("weights"))):
-        changes = {**changes, "model": network | {key: value for key, value in given.items() if value is not None}}
-    if old is not None and recipe is None and data is None:
-        return load_recipe(old, changes)
-    if recipe is not None:
-        return load_recipe(recipe, changes)
-    named, model = (changes.get("data") or {}).get("name", "digits"), dict(changes.get("model") or {})
-    if not isinstance(data, str | Path | None) and data.small and model.get("weights") in (None, "none"):
-        return load_recipe(str(data), changes)
-    if named not in NAMED_SETS and model.get("weights") is None and model.get("name") is not None:
-        # A folder is fine-tuned from the weights that are published for the network, where there are any.
-        model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")
-        changes = {**changes, "model": model}
-    return load_recipe(default_recipe(named, weights=model.get("weights")), changes)
+    model = {key: value for key, value in (changes.get("model") or {}).items() if value is not None}
+    if "weights" in model:
+        model["weights"] = spelled(model["weights"])
+    chosen = recipe if recipe is not None else old if data is None else None
+    if chosen is None:
+        named = (changes.get("data") or {}).get("name", "digits")
+        if not isinstance(data, str | Path | None) and data.small and model.get("weights") in (None, "none"):
+            return load_recipe(str(data), changes)
+        if named not in NAMED_SETS and "weights" not in model and "name" in model:
+            # A folder is fine-tuned from the weights that are published for the network, where there are any.
+            model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")
+        chosen = default_recipe(named, weights=model.get("weights"))
+    return load_recipe(chosen, {**changes, "model": _with_network(model, chosen)})
+
+
+def _with_network(model: dict[str, Any], chosen: str | Path | Recipe) -> dict[str, Any]:
+    """A section `model` with the network of its weights, where they know it and none but theirs is asked for."""
+    network = network_of(model.get("weights"))
+    if network is None or model.get("name", network[0]) != network[0]:
+        return model
+    own = keys_of(chosen).get("model", {}) if str(chosen) not in list_recipes() else {}
+    if own.get("name", network[0]) != network[0]:
+        return model
+    name, arch = network
+    theirs = {key: value for key, value in asdict(arch).items() if key not in (*OUTSIDE, *BEGINNINGS)}
+    changed = changed_fields(arch, VARIANTS[name])
+    if changed and not changed.keys() & own.keys():
+        logger.info("%s: its network is taken, %s", model["weights"], worded(name, changed))
+    said = load_recipe(chosen).model.model_dump(exclude_none=True)
+    taken = {key: value for key, value in theirs.items() if key not in own and (key in changed or key in said)}
+    return {"name": name} | taken | model
 
 
 DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper", "imagenet": "imagenet-modern"}

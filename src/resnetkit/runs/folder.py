@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,8 @@ def open_run(
     if not identity:  # of a former version, or stopped before its first checkpoint
         identity = (reached.run if reached else "") or uuid4().hex
     notes = [f"left out: {line}" for line in damaged]
+    if reached is not None and not reached.run and not reached.state.get("best"):
+        notes.append(f"note      {reached.folder} is of a former version and does not say of which run it is")
     notes += [f"changed   {name} from {old} to {new}" for name, old, new in changed]
     if reached is None:
         notes.append(f"no checkpoint in {folder} yet: the run begins again")
@@ -215,13 +218,33 @@ def _newest(folder: Path, recipe: Recipe, identity: str) -> tuple[Checkpoint | N
 
     Where a run stands is a number of images; the checkpoint knows the size of the batches that led to it.
     """
-    reached, damaged = checkpoint.newest(folder / "checkpoints", identity)
+    doubt = partial(_doubt, Journal(folder / "metrics.jsonl"))
+    reached, damaged = checkpoint.newest(folder / "checkpoints", identity, doubt)
     if reached is not None:
         size = reached.state.get("batch_size")
         if not isinstance(size, int):
             raise CheckpointError("the checkpoint does not fit the recipe", file=reached.folder, why="no batch_size")
         reached = replace(reached, step=reached.step * size // recipe.data.batch_size)
     return reached, damaged
+
+
+def _doubt(journal: Journal, reached: Checkpoint) -> str | None:
+    """Why a checkpoint that does not name its run cannot be of the one with this journal.
+
+    What it holds of the best epoch stands in its run's journal too, to the last digit.
+    """
+    best, size = reached.state.get("best") or {}, reached.state.get("journal_bytes")
+    epochs = journal.epochs(size if isinstance(size, int) else 0)
+    if not best:
+        before = [row["step"] for row in journal.epochs() if row["step"] <= reached.step]
+        return f"it knows no epoch, and the journal one at step {before[0]}" if before else None
+    if best.get("step") == 0 or any(
+        (row["step"], row.get("validation_top1"), row.get("validation_loss"))
+        == (best.get("step"), best.get("top1"), best.get("loss"))
+        for row in epochs
+    ):
+        return None
+    return f"the journal knows no epoch as it has it, of step {best.get('step')}"
 
 
 def _refuse_occupied(folder: Path, *, is_run: bool) -> None:

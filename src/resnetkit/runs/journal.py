@@ -30,6 +30,17 @@ class Journal:
         except (OSError, ValueError, IndexError):
             return {}
 
+    def epochs(self, size: int | None = None) -> list[dict[str, Any]]:
+        """The whole lines of epochs among the first `size` bytes, or among all."""
+        found = []
+        with suppress(OSError):
+            for line in self.path.read_bytes()[:size].splitlines():
+                with suppress(ValueError):
+                    row = json.loads(line)
+                    if isinstance(row, dict) and row.get("event") == "epoch" and isinstance(row.get("step"), int):
+                        found.append(row)
+        return found
+
     def size(self) -> int:
         """Bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0

@@ -17,7 +17,6 @@ from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import Compute, choose
 from resnetkit.machine.ranks import Ranks
-from resnetkit.networks.arch import get_arch
 from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
@@ -128,8 +127,8 @@ def read_start(recipe: Recipe) -> Source | None:
     if weights is None or weights == "none":
         return None
     try:
-        hints = Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std)
-        return read_source(weights, hints, headless=True)
+        hints = Hints(model=recipe.model.name, mean=recipe.data.mean, std=recipe.data.std, which=recipe.transfer.which)
+        return read_source(weights, hints, headless=True, fields=network_fields(recipe))
     except CheckpointError as error:
         if weights not in WEIGHTS:
             raise
@@ -185,12 +184,16 @@ def _constant_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> Itera
 
 def create_network(recipe: Recipe, data: Data, start: Source | None) -> ResNet:
     """The network of a recipe for the classes and channels of its data; its draws depend on the seed alone."""
-    fields = recipe.model.model_dump(exclude={"name", "weights"}, exclude_none=True)
-    fields |= {"in_channels": data.channels, "num_classes": len(data.classes)}
+    fields = network_fields(recipe) | {"in_channels": data.channels, "num_classes": len(data.classes)}
     with torch_seed(recipe.seed, "parameters"):
         if start is None:
             return build(recipe.model.name, **fields)
-        return pretrained_network(get_arch(recipe.model.name, **fields), start, asked=fields, classes=data.classes)
+        return pretrained_network(recipe.model.name, start, asked=fields, classes=data.classes)
+
+
+def network_fields(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe changes of its variant: fields of `Arch` by name."""
+    return recipe.model.model_dump(exclude={"name", "weights"}, exclude_none=True)
 
 
 def freeze(network: ResNet, through: str | None) -> list[nn.Module]:

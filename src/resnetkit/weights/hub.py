@@ -131,10 +131,10 @@ def _client(repository: str, options: Mapping[str, Any]) -> "HfApi":
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises, and what it lets through of the library below it, which differs by version."""
+    """What the hub's client raises, for a name that cannot be too, and lets through of the library below it."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (*HfHubHTTPError.__bases__, OSError, ValueError)
+    return (*HfHubHTTPError.__bases__, ValueError)
 
 
 def fetch_repository(repository: str) -> Path:
@@ -159,7 +159,7 @@ def fetch_repository(repository: str) -> Path:
         config = get(CONFIG)
         weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
         get("preprocessor_config.json", optional=True)
-    except (LocalEntryNotFoundError, *_client_errors()) as error:
+    except _client_errors() as error:
         raise CheckpointError(
             f"cannot get {repository} from the hub",
             why=str(error).strip().partition("\n")[0],

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnetkit.arguments import checked
-from resnetkit.classifier import Classifier, holds_classifier, load_classifier
+from resnetkit.classifier import Classifier, holds_classifier, load_classifier, numbers
+from resnetkit.data.classnames import order_of_head
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Precision, choose
-from resnetkit.networks.arch import Arch, get_arch
-from resnetkit.networks.resnet import ResNet, build
+from resnetkit.networks.arch import OUTSIDE, VARIANTS, Arch, changed_fields, get_arch, worded
+from resnetkit.networks.resnet import ResNet, build, overflows_untrained
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.naming import adapt_input
 from resnetkit.weights.sources import HUB_PREFIX, Source, read_source
+from resnetkit.weights.spelling import refuse_pretrained, spelled
 from resnetkit.weights.table import OWN
 
 logger = logging.getLogger("resnetkit")
@@ -50,7 +52,8 @@ def load(
     require(size=size)
     for share, spread in zip_longest(mean or (), std or ()):
         require(mean=share, std=spread)
-    path = OWN.get(str(source), Path(source))
+    name = spelled(source)
+    path = OWN.get(name, Path(name))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
         return load_classifier(path, device=device, precision=precision)
     hints = Hints(
@@ -61,7 +64,7 @@ def load(
         tuple(classes) if classes is not None else None,
         which,
     )
-    found = read_source(source, hints)
+    found = read_source(name, hints)
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
     network = ResNet(found.arch, initialise=False)
@@ -70,7 +73,7 @@ def load(
     return Classifier(
         network,
         _preprocess(found, hints),
-        names or tuple(str(number) for number in range(found.arch.num_classes)),
+        names or numbers(found.arch.num_classes),
         found.model,
         choose(device, precision),
         recipe={"weights": found.name},
@@ -80,34 +83,48 @@ def load(
 
 
 @checked()
-def create_model(name: str, *, weights: str | Path | None = None, **changes: Any) -> ResNet:
+def create_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    which: Literal["raw", "ema"] | None = None,
+    **changes: Any,
+) -> ResNet:
     """Build a network: `create_model("resnet50", num_classes=5, weights="resnet50.imagenet1k_v2")`.
 
     `changes` are fields of `Arch`. Without `weights` the parameters are fresh, drawn from PyTorch's global random
-    state. With them, another number of input channels adapts the first convolution (summed for one channel, repeated
-    and scaled for more), another number of classes gets a fresh head, as does a backbone without one; all is logged.
+    state. With them, fields that are not given are those of the network that they are of; another number of input
+    channels adapts the first convolution (summed for one channel, repeated and scaled for more), another number of
+    classes gets a fresh head, as does a backbone without one; all is logged.
+    `which` as for `load`. Of a network that is too deep to be used untrained it is said, see `docs/networks.md`.
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
+    if "pretrained" in changes:
+        refuse_pretrained(name)
+    arch = get_arch(name, **changes)  # refuses what no network has before anything is read
     if weights is None:
+        if overflows_untrained(arch):
+            logger.warning(
+                "fresh, %s may overflow in evaluation mode until its BatchNorm has seen images: train it, "
+                "or measure with torch.optim.swa_utils.update_bn",
+                name,
+            )
         return build(name, **changes)
-    return pretrained_network(
-        get_arch(name, **changes), read_source(weights, Hints(model=name), headless=True), asked=changes
-    )
+    found = read_source(weights, Hints(model=name, which=which), headless=True, fields=changes)
+    return pretrained_network(name, found, asked=changes)
 
 
-def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
-    """A network of `arch` filled with weights that were read; see `create_model`.
+def pretrained_network(name: str, found: Source, *, asked: dict[str, Any], classes: Sequence[str] = ()) -> ResNet:
+    """The network `name` with the fields that were `asked` for, filled with weights that were read; see `create_model`.
 
     Where both know their `classes` by name, the same names in another order reorder the head, and other names replace
-    it even where their number is the same.
+    it even where their number is the same. A head of as many classes that nobody has named is kept, in the order that
+    `evaluate` would take it in, and that is said.
     """
     for note in found.notes:
         logger.info("%s: %s", found.name, note)
     headless = "fc.weight" not in found.tensors
-    if "num_classes" not in asked and not headless:
-        arch = replace(arch, num_classes=found.arch.num_classes)
-    if "in_channels" not in asked:
-        arch = replace(arch, in_channels=found.arch.in_channels)
+    arch = _asked_for(name, found, asked)
     network = ResNet(arch, initialise=False)
     tensors = dict(found.tensors)
     if arch.in_channels != found.arch.in_channels:
@@ -127,13 +144,51 @@ def pretrained_network(arch: Arch, found: Source, *, asked: dict[str, Any], clas
         rows = [found.classes.index(name) for name in classes]
         tensors |= {name: tensors[name][rows] for name in ("fc.weight", "fc.bias")}
         logger.warning("%s: head put into the order of your classes", found.name)
+    elif classes and not found.classes:
+        order = order_of_head(classes)
+        tensors |= {name: tensors[name][order] for name in ("fc.weight", "fc.bias")}
+        in_order = [classes[order.index(place)] for place in range(len(order))]
+        logger.warning(
+            "%s: names no classes: its head is kept and taken to be in the order of %s, %s",
+            *(found.name, "their numbers" if order != sorted(order) else "your classes", _first(in_order)),
+        )
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(
-            "the weights are of another network", file=found.name, why=str(error).splitlines()[1].strip()
-        ) from error
+        raise _another(name, found, arch) from error
     return network
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names if len(names) <= 4 else (*names[:3], "…", names[-1]))
+
+
+def _asked_for(name: str, found: Source, asked: dict[str, Any]) -> Arch:
+    """The network to be filled: what was not asked for is as in the weights' own, whose name it bears.
+
+    Raises `CheckpointError` (exit code 4) for weights of a network of another name that answers otherwise.
+    """
+    usual, own = get_arch(name), {key: getattr(found.arch, key) for key in OUTSIDE}
+    if found.model != name:
+        arch = replace(usual, **(own | asked))
+        if changed_fields(arch, found.arch):
+            raise _another(name, found, arch)
+        return arch
+    taken = {key: value for key, value in changed_fields(found.arch, usual).items() if key not in asked}
+    if taken:
+        logger.info("%s: its network is taken, %s", found.name, worded(name, taken))
+    return replace(found.arch, **asked)
+
+
+def _another(name: str, found: Source, arch: Arch) -> CheckpointError:
+    key, value = next(iter(changed_fields(arch, found.arch).items()), ("", None))
+    theirs = worded(found.model, {key: getattr(found.arch, key)} if key else {})
+    return CheckpointError(
+        "the weights are of another network",
+        file=found.name,
+        why=f"they are of a {theirs}, and {worded(name, {key: value} if key else {})} was asked for",
+        remedy=f"--model {found.model}, as the weights have it" if found.model in VARIANTS else None,
+    )
 
 
 @checked()

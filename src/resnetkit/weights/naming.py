@@ -8,12 +8,14 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnetkit.errors import CheckpointError, UsageError
-from resnetkit.networks.arch import VARIANTS, Arch, get_arch
+from resnetkit.networks.arch import OUTSIDE, VARIANTS, Arch, get_arch, worded
 from resnetkit.networks.resnet import ResNet
 
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "network.", "student.", "encoder.")
@@ -76,12 +78,18 @@ class Match:
 
 
 def match_arch(
-    tensors: Mapping[str, Tensor], *, file: object, model: str | None = None, headless: bool = False
+    tensors: Mapping[str, Tensor],
+    *,
+    file: object,
+    model: str | None = None,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+    headless: bool = False,
 ) -> Match:
     """Find the network that `tensors` fill whole: `model` where it is given, else the variant that fits.
 
-    Classes, input channels and the stem's kernel are read off the shapes. What stands beside a wrapped network, such as
-    the weights of its loss, is left out and named. `headless` takes a network without a head too.
+    `fields` of `model` are others than in the table. Classes, input channels and, where no field says it, the stem are
+    read off the shapes: a kernel of 7x7 is that of ImageNet's networks, 3x3 that of CIFAR's. What stands beside a
+    wrapped network, such as the weights of its loss, is left out and named. `headless` takes a network without a head.
     Raises `CheckpointError` (exit code 4), with what is missing and unexpected and the variant that would fit best,
     where no network is filled whole.
     """
@@ -103,8 +111,9 @@ def match_arch(
         )
     depths = _depths(renamed)
     candidates = [model] if model is not None else [name for name in VARIANTS if VARIANTS[name].depths == depths]
+    fields = {name: value for name, value in fields.items() if name not in OUTSIDE}
     try:
-        tried = {name: _difference(_adapted(name, renamed), renamed) for name in candidates}
+        tried = {name: _difference(_adapted(name, renamed, fields), renamed) for name in candidates}
     except UsageError as error:
         if model is not None and model not in VARIANTS:
             raise
@@ -113,7 +122,7 @@ def match_arch(
         beside |= {name for name in renamed if name.startswith("fc.")}  # a head of another kind
     whole = [name for name, (missing, unexpected) in tried.items() if not missing and not unexpected.keys() - beside]
     if not whole:
-        raise _no_fit(file, model, renamed)
+        raise _no_fit(file, model, fields, renamed)
     left_out = [*tried[whole[0]][1]]
     if left_out:
         notes = (*notes, f"left out {_some(left_out)}")
@@ -122,7 +131,7 @@ def match_arch(
             *notes,
             f"the tensors also fit {', '.join(whole[1:])}; taken as {whole[0]}, as --model may say otherwise",
         )
-    arch = _adapted(whole[0], renamed)
+    arch = _adapted(whole[0], renamed, fields)
     wanted = [name for name in _shapes(arch) if last is not None or not name.startswith("fc.")]
     return Match({name: renamed.get(name, torch.tensor(0)) for name in wanted}, arch, whole[0], notes)
 
@@ -177,12 +186,12 @@ def _apply(name: str, rules: tuple) -> str:
     return name
 
 
-def _adapted(name: str, tensors: Mapping[str, Tensor]) -> Arch:
-    """A variant with the classes, channels and stem that the tensors have."""
+def _adapted(name: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any] = MappingProxyType({})) -> Arch:
+    """A variant with the classes, channels and stem that the tensors have, and `fields` changed."""
     first, last = tensors["conv1.weight"], tensors.get("fc.weight")
     stem = "imagenet" if first.shape[-1] == 7 else "cifar"
     head = {} if last is None else {"num_classes": last.shape[0]}
-    return get_arch(name, in_channels=first.shape[1], stem=stem, **head)
+    return get_arch(name, **({"stem": stem} | dict(fields)), in_channels=first.shape[1], **head)
 
 
 def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -213,7 +222,9 @@ def _difference(arch: Arch, tensors: Mapping[str, Tensor]) -> tuple[list[str], d
     return missing, unexpected
 
 
-def _no_fit(file: object, model: str | None, tensors: Mapping[str, Tensor]) -> CheckpointError:
+def _no_fit(
+    file: object, model: str | None, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> CheckpointError:
     depths = _depths(tensors)
 
     def distance(name: str) -> int:
@@ -224,21 +235,31 @@ def _no_fit(file: object, model: str | None, tensors: Mapping[str, Tensor]) -> C
     differences = {name: _difference(_adapted(name, tensors), tensors) for name in nearest}
     best = min(differences, key=lambda name: sum(map(len, differences[name])))
     shown = model or best
-    missing, unexpected = differences.get(shown) or _difference(_adapted(shown, tensors), tensors)
+    if fields or shown not in differences:
+        missing, unexpected = _difference(_adapted(shown, tensors, fields), tensors)
+    else:
+        missing, unexpected = differences[shown]
     fits = not any(map(len, differences[best]))
+    asked = worded(shown, fields)
     return CheckpointError(
-        f"the weights do not fill {shown}",
+        f"the weights are of another network than {asked}" if fields else f"the weights do not fill {shown}",
         file=str(file),
         why=f"missing {_some(missing)}; unexpected {_some(list(unexpected.values()))}",
-        remedy=f"--model {best}" if fits else f"the nearest network is {best}; resnetkit list models shows all",
+        remedy=_remedy(best, fits=fits, changed=bool(fields)),
     )
+
+
+def _remedy(best: str, *, fits: bool, changed: bool) -> str:
+    if not fits:
+        return f"the nearest network is {best}; resnetkit list models shows all"
+    return f"--model {best}, as it stands in the table" if changed else f"--model {best}"
 
 
 def _some(names: list[str]) -> str:
     if not names:
         return "nothing"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(name[:80] for name in names[:5]) + more
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(name[:70] for name in names[:2]) + more
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Weights read from wherever they are, with what is known of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -19,12 +20,11 @@ from resnetkit.weights.foreign import HuggingFaceImages, HuggingFaceModel, Timm
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.hub import WEIGHT_FILES, fetch_repository
 from resnetkit.weights.naming import Match, match_arch
-from resnetkit.weights.table import OWN, WEIGHTS, weights_of
+from resnetkit.weights.spelling import spelled, unknown_weights
+from resnetkit.weights.table import OWN, WEIGHTS
 from resnetkit.weights.tensorfile import read_tensors
 
 FILE_SUFFIXES = frozenset((".safetensors", ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".pkl", ".onnx"))
-
-
 HUB_PREFIX = "hf-hub:"
 
 
@@ -42,31 +42,42 @@ class Source:
     metrics: dict[str, Any] | None = None
 
 
-def read_source(source: str | Path, hints: Hints | None = None, *, headless: bool = False) -> Source:
+@dataclass(frozen=True)
+class _Sought:
+    """What weights are looked for."""
+
+    hints: Hints
+    fields: Mapping[str, Any]
+    headless: bool
+
+
+def read_source(
+    source: str | Path,
+    hints: Hints | None = None,
+    *,
+    headless: bool = False,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+) -> Source:
     """Read weights from wherever `source` says, with what their source tells of them.
 
-    `headless` takes a backbone too: its `tensors` are without `fc`.
+    `headless` takes a backbone too: its `tensors` are without `fc`. `fields` of the network that is hinted at are
+    others than in the table.
     """
-    name, path, hints = str(source), Path(source), hints or Hints()
+    sought = _Sought(hints or Hints(), fields, headless=headless)
+    name = spelled(source)
+    path = Path(name)
     if name in WEIGHTS:
         return _from_table(name)
     if name in OWN:
-        return _from_folder(OWN[name], name, hints)
+        return _from_folder(OWN[name], name, sought)
     if path.is_dir():
-        return _from_folder(path, name, hints, headless=headless)
+        return _from_folder(path, name, sought)
     if path.is_file():
-        found = _match(path, hints, headless=headless)
+        found = _match(path, sought)
         return Source(found.tensors, found.arch, found.model, name, notes=found.notes)
     if name.startswith(HUB_PREFIX) or _looks_like_hub_id(path):
-        folder = fetch_repository(name.removeprefix(HUB_PREFIX))
-        return _from_folder(folder, name, hints, headless=headless)
-    if name in VARIANTS:
-        known = weights_of(name)
-        remedy = " or ".join(known[:3]) if known else "the path of a file with its weights"
-        raise UsageError(f"{name} names a network and no weights", remedy=remedy)
-    if name.partition(".")[0] not in VARIANTS and (path.suffix or len(path.parts) > 1):
-        raise UsageError("there is no model", file=name, why="no such file or folder", remedy="resnetkit list weights")
-    raise UsageError.unknown("weights", name, (*WEIGHTS, *OWN), remedy="resnetkit list weights, or a path")
+        return _from_folder(fetch_repository(name.removeprefix(HUB_PREFIX)), name, sought)
+    raise unknown_weights(name, sought.hints.model)
 
 
 def _looks_like_hub_id(path: Path) -> bool:
@@ -78,7 +89,7 @@ def _from_table(name: str) -> Source:
     weights = WEIGHTS[name]
     with download_bar(weights.file) as progress:
         path = fetch(weights.url, weights.cached(), digest=weights.digest, progress=progress)
-    found = _match(path, Hints(model=weights.model), headless=False)
+    found = _match(path, _Sought(Hints(model=weights.model), {}, headless=False))
     metrics = {"published": {"top1": weights.top1, "top5": weights.top5, "source": weights.source}}
     classes = imagenet_classes() if weights.classes == "imagenet1k" else ()
     return Source(found.tensors, found.arch, weights.model, name, weights.preprocess, classes, found.notes, metrics)
@@ -91,28 +102,29 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def _from_folder(folder: Path, name: str, hints: Hints, *, headless: bool = False) -> Source:
+def _from_folder(folder: Path, name: str, sought: _Sought) -> Source:
     if holds_classifier(folder):
         ours = load_classifier(folder, device="cpu", precision="fp32")
         tensors = {key: value.contiguous() for key, value in ours.network.state_dict().items()}
-        return Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, ours.classes)
+        classes = () if ours.numbered else ours.classes
+        return Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, classes)
     file = next((folder / each for each in WEIGHT_FILES if (folder / each).is_file()), None)
     if file is None:
         raise UsageError("there is no model", file=folder, why=f"it holds none of {', '.join((CONFIG, *WEIGHT_FILES))}")
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if config.get("model_type") == "resnet" or "id2label" in config:
-        return _hugging_face(folder, file, config, name, hints, headless=headless)
-    return _timm(file, config, name, hints, headless=headless)
+        return _hugging_face(folder, file, config, name, sought)
+    return _timm(file, config, name, sought)
 
 
-def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints, *, headless: bool) -> Source:
+def _timm(file: Path, config: dict[str, Any], name: str, sought: _Sought) -> Source:
     with _settings_of(file):
         about = Timm.of(config)
         preprocess = about.preprocess()
     architecture = (about.architecture or "").partition(".")[0]
-    found = _match(file, hints, model=architecture if architecture in VARIANTS else None, headless=headless)
+    found = _match(file, sought, model=architecture if architecture in VARIANTS else None)
     notes = found.notes
-    if architecture and architecture not in VARIANTS and hints.model is None:
+    if architecture and architecture not in VARIANTS and sought.hints.model is None:
         notes += (f"its settings name {architecture[:80]}, which is not one of ours: read as {found.model}",)
     classes = about.label_names or ()
     if not classes and "in1k" in (about.tag or name) and found.arch.num_classes == 1000:
@@ -120,13 +132,11 @@ def _timm(file: Path, config: dict[str, Any], name: str, hints: Hints, *, headle
     return Source(found.tensors, found.arch, found.model, name, preprocess, classes, notes)
 
 
-def _hugging_face(
-    folder: Path, file: Path, config: dict[str, Any], name: str, hints: Hints, *, headless: bool
-) -> Source:
+def _hugging_face(folder: Path, file: Path, config: dict[str, Any], name: str, sought: _Sought) -> Source:
     with _settings_of(file):
         about = validated(HuggingFaceModel, config)
         about.refuse_others()
-    found = _match(file, hints, headless=headless)
+    found = _match(file, sought)
     arch = replace(found.arch, stride_on="1x1") if about.downsample_in_bottleneck else found.arch
     preprocess = None
     if (folder / "preprocessor_config.json").is_file():
@@ -137,9 +147,10 @@ def _hugging_face(
     return Source(found.tensors, arch, found.model, name, preprocess, classes, found.notes)
 
 
-def _match(file: Path, hints: Hints, *, model: str | None = None, headless: bool) -> Match:
-    read = read_tensors(file, hints.which)
-    found = match_arch(read.tensors, file=file, model=hints.model or model, headless=headless)
+def _match(file: Path, sought: _Sought, *, model: str | None = None) -> Match:
+    read, hints = read_tensors(file, sought.hints.which), sought.hints
+    asked = {"model": hints.model or model, "fields": sought.fields if hints.model else {}}
+    found = match_arch(read.tensors, file=file, **asked, headless=sought.headless)
     return replace(found, notes=(*read.notes, *found.notes))
 
 

@@ -5,12 +5,14 @@ small and come with the package; what they are is written in their folders.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetkit.errors import UsageError
+from resnetkit.errors import ResnetkitError, UsageError
 from resnetkit.machine.documents import read_json
+from resnetkit.networks.arch import VARIANTS, Arch
 
 if TYPE_CHECKING:
     from resnetkit.images.preprocess import Preprocess
@@ -133,9 +135,19 @@ def own_config(name: str) -> dict[str, Any]:
     return read_json(OWN[name] / "config.json")["resnetkit"]
 
 
-def network_of(name: str | None) -> dict[str, Any]:
-    """The network of weights that have a name, as a recipe's section `model` has it; empty for any others."""
-    if name in OWN:
-        section = own_config(name)["recipe"]["model"]
-        return {key: value for key, value in section.items() if value is not None and key != "weights"}
-    return {"name": WEIGHTS[name].model} if name in WEIGHTS else {}
+def network_of(weights: str | None) -> tuple[str, Arch] | None:
+    """The network of weights that say it themselves, by name or in a folder: a variant, and what became of it."""
+    if weights in WEIGHTS:
+        return WEIGHTS[weights].model, VARIANTS[WEIGHTS[weights].model]
+    folder = OWN.get(str(weights), Path(str(weights)))
+    file = next((each for each in (folder / "model" / "config.json", folder / "config.json") if each.is_file()), None)
+    if weights is None or file is None:
+        return None
+    # What is wrong with the settings is said where the weights are read.
+    with suppress(ResnetkitError, OSError, ValueError, TypeError):
+        config = read_json(file)
+        name = str(config.get("architecture")).partition(".")[0]
+        ours = config.get("resnetkit")
+        if name in VARIANTS:
+            return name, Arch(**ours["arch"]) if isinstance(ours, dict) else VARIANTS[name]
+    return None

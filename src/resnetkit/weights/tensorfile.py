@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import safetensors.torch
 import torch
@@ -29,6 +29,8 @@ AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_di
 """Under which they put the running average of the weights: timm, torchvision, others."""
 MOST_HEADER = 8 << 20
 """Bytes of a header of safetensors: the deepest network's takes one million."""
+MOST_DIRECTORY = 8 << 20
+"""Bytes of the directory of a zip archive: a hundred for each of its files."""
 MOST_TENSORS = 50_000
 MOST_NAME = 500
 """Letters of a tensor's name."""
@@ -108,12 +110,31 @@ def _read_safetensors(path: Path, stream: BinaryIO, start: bytes) -> dict[str, T
     return safetensors.torch.load_file(path)
 
 
+class _Directory:
+    """A file of which no more than a directory is read at a time, until it may be read as a `whole`.
+
+    `zipfile` reads an archive's directory at once, as long as its last record says, and makes 15 times as much of it.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.size, self.whole = stream, size, False
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+
+    def read(self, length: int = -1) -> bytes:
+        left = max(0, self.size - self.tell())
+        if not self.whole and (left if length < 0 else min(length, left)) > MOST_DIRECTORY:
+            raise ValueError("its directory is longer than that of any network")
+        return self.stream.read(length)
+
+
 def _open_archive(path: Path, stream: BinaryIO) -> tuple[Any, ReadStorage]:
     """What the pickle in an archive says, and how its storages are read: whole, by their checksum.
 
     PyTorch stores a checksum with every record and does not look at it; `zipfile` does.
     """
-    archive = zipfile.ZipFile(stream)
+    directory = _Directory(stream, path.stat().st_size)
+    archive = zipfile.ZipFile(cast("BinaryIO", directory))
+    directory.whole = True
     entries = {entry.filename: entry for entry in archive.infolist()}
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
     if not stored or sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
