@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from resnetkit import __version__
+from resnetkit.cli.helppage import ALL, Page, print_all
 from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
+from resnetkit.cli.slips import in_our_words, with_lists_apart
 from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError, clipped
 from resnetkit.machine.torchrun import place
 
@@ -24,12 +26,15 @@ app = App(
 
     Start with `resnetkit train`: it needs nothing but this command, and a minute.
     Then `resnetkit train photos/` with a folder of pictures for each class.
+    `resnetkit COMMAND --help` explains a command.
     """,
-    help_epilogue="Results go to stdout, progress to stderr. `resnetkit COMMAND --help` explains a command.",
+    help_epilogue="Results go to stdout, progress to stderr.",
     version=__version__,
     # Plain text: rendering Markdown would import pygments and cost a third of the time that --help takes.
     help_format="plaintext",
     result_action="return_value",
+    help_formatter=Page(),
+    default_parameter=Parameter(negative_iterable=()),
 )
 
 COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_streams()
     say_notes()
     try:
-        code = app(words, exit_on_error=False, print_error=False)
+        code = _run(words)
         finish_answer()
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
@@ -72,6 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _run(words: Sequence[str]) -> object:
+    """Carry out a command; gives what it returns."""
+    if ALL in words:
+        return print_all(app, words)
+    if any("," in word for word in words) and any(word.startswith("--") for word in words):
+        from resnetkit.cli.keys import lists
+
+        words = list(with_lists_apart(words, lists()))
+    return app(words, exit_on_error=False, print_error=False)
 
 
 def _report(error: BaseException) -> int:
@@ -95,7 +111,7 @@ def _known(error: BaseException) -> ResnetkitError | None:
     if isinstance(error, ResnetkitError):
         return error
     if isinstance(error, CycloptsError):
-        return UsageError(_usage(error), remedy="--help")
+        return in_our_words(error, COMMANDS) or UsageError(_usage(error), remedy="--help")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"the name {clipped(str(error.filename))} cannot be", why="it is too long for a file")
     if isinstance(error, OSError) and error.filename is not None:

@@ -12,8 +12,8 @@ Rows = list[dict[str, Any]]
 def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_output: Json = False) -> None:
     """List models, recipes, weights or data sets.
 
-    resnetkit list models     networks: size, work, where they are from, which weights there are
-    resnetkit list weights    published weights, and which of them are on this machine
+    resnetkit list models     networks: size, work, source, and their weights
+    resnetkit list weights    published weights, and which of them are here
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import RECIPE_KEYS, Json
+from resnetkit.cli.keys import NetworkFlags
+from resnetkit.cli.options import NETWORK_KEYS, Json
 from resnetkit.cli.printing import answer_json, answer_table
 from resnetkit.recipes.schema import ModelRecipe
 
@@ -19,7 +20,9 @@ def summary_command(
     *,
     image_size: int | None = None,
     json_output: Json = False,
-    changes: Annotated[ModelRecipe | None, Parameter(name="--model", group=RECIPE_KEYS, consume_multiple=True)] = None,
+    changes: Annotated[
+        NetworkFlags | None, Parameter(name="--model", group=NETWORK_KEYS, consume_multiple=True)
+    ] = None,
 ) -> None:
     """Show a network stage by stage: shapes, parameters, multiply-adds.
 

@@ -5,10 +5,51 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import RECIPE_KEYS, DataRoot, Json, Strict, importing
+from resnetkit.cli.keys import RecipeFlags
+from resnetkit.cli.options import RECIPE_KEYS, SELDOM, DataRoot, Json, Strict, importing
 from resnetkit.cli.printing import answer, answer_json
+from resnetkit.errors import UsageError
 from resnetkit.machine.torchrun import place
+from resnetkit.recipes.effects import refuse_idle
 from resnetkit.recipes.schema import Recipe
+
+
+def _settings(data: str | None, model: str | None, weights: str | None, changes: Recipe | None) -> dict[str, Any]:
+    """What the flags change in a recipe, section by section. Raises `UsageError` (exit code 2) for two that disagree."""
+    settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
+    for flag, (section, key), value in (
+        ("DATA", ("data", "name"), data),
+        ("--model", ("model", "name"), model),
+        ("--weights", ("model", "weights"), weights),
+    ):
+        given = settings.get(section, {})
+        if value is not None and given.get(key, value) != value:
+            raise UsageError(f"{flag} {value} and --{section}.{key} {given[key]} are two", remedy="one of them")
+        if value is not None and section == "model":
+            settings[section] = {**given, key: value}
+    return settings
+
+
+def recipe_of(
+    data: str | None,
+    recipe: str | None,
+    model: str | None,
+    weights: str | None,
+    changes: Recipe | None,
+    old: Path | None = None,
+) -> Recipe:
+    """The recipe that a run with these flags follows, where it goes on with the `old` one.
+
+    Raises `UsageError` (exit code 2) for one that cannot be, and for a flag that would change nothing in it.
+    """
+    from resnetkit.runs.choice import choose_recipe
+
+    settings = _settings(data, model, weights, changes)
+    chosen = choose_recipe(data, recipe, settings, old)
+    sections = {key: section for key, section in settings.items() if isinstance(section, dict)}
+    asked = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
+    refuse_idle(chosen, asked | (settings.keys() - sections.keys()))
+    return chosen
 
 
 def train_command(
@@ -19,20 +60,20 @@ def train_command(
     weights: str | None = None,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
-    allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    accept_data_change: Annotated[bool, Parameter(negative="")] = False,
+    allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True, group=SELDOM)] = None,
+    accept_data_change: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
     data_root: DataRoot = None,
     json_output: Json = False,
-    strict: Strict = False,
-    changes: Annotated[Recipe | None, Parameter(name="*", group=RECIPE_KEYS, consume_multiple=True)] = None,
+    strict: Annotated[Strict, Parameter(group=SELDOM)] = False,
+    changes: Annotated[RecipeFlags | None, Parameter(name="*", group=RECIPE_KEYS, consume_multiple=True)] = None,
 ) -> int:
     """Train a network on a named set or on a folder of images.
 
     resnetkit train                       the embedded digits: a minute, no download
     resnetkit train fashion-mnist         a named set, with the recipe of its name
-    resnetkit train photos/               one folder a class, or train/ and val/ of them
+    resnetkit train photos/               a folder for each class, or of splits
     resnetkit train photos/ --weights resnet18.imagenet1k_v1
-    resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
+    resnetkit train 'shards/train-{000..099}.tar'    too large for a folder
     resnetkit train --resume --out DIR    go on with a run
 
     The best weights are chosen on a validation split; the test split is scored once, at the end.
@@ -40,7 +81,7 @@ def train_command(
     Parameters
     ----------
     data
-        digits, fashion-mnist, cifar10, cifar100, a folder of images, or shards [default: digits].
+        digits, fashion-mnist, cifar10, cifar100, a folder, or shards. [default: digits]
     recipe
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model
@@ -50,20 +91,20 @@ def train_command(
     out
         Folder of the run. Without it: runs/DATA-TIME.
     resume
-        Go on with the run in --out, exactly, from its last checkpoint; where there is none yet, begin.
+        Go on with the run in --out, exactly, or begin it.
     allow_change
         With --resume: recipe keys that may differ from those that the run was begun with, such as optim.lr.
     accept_data_change
         With --resume: go on although the images are others.
     """
+    if not resume and (allow_change or accept_data_change):
+        flag = "--allow-change" if allow_change else "--accept-data-change"
+        raise UsageError(f"{flag} would change nothing here", why="it needs --resume", remedy="that, or leave it out")
+    old = out / "recipe.toml" if resume and out is not None and (out / "recipe.toml").is_file() else None
+    recipe_of(data, recipe, model, weights, changes, old)
     with importing():
         from resnetkit.training.train import train
 
-    settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
-    if weights is not None:
-        settings["model"] = {**settings.get("model", {}), "weights": weights}
-    if model is not None:
-        settings["model"] = {**settings.get("model", {}), "name": model}
     classifier = train(
         data,
         recipe,
@@ -72,7 +113,7 @@ def train_command(
         allow_change=allow_change or (),
         accept_data_change=accept_data_change,
         data_root=data_root,
-        **settings,
+        **_settings(data, model, weights, changes),
     )
     if not place().first:
         return 0  # the first rank speaks for all
