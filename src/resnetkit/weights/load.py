@@ -48,8 +48,13 @@ def load(
     require(size=size)
     for share, spread in zip_longest(mean or (), std or ()):
         require(mean=share, std=spread)
+    said = {"model": model, "mean": mean, "std": std, "size": size, "classes": classes, "which": which}
     path = OWN.get(str(source), Path(source))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
+        if given := next((name for name, value in said.items() if value is not None), None):
+            raise UsageError(
+                f"--{given} would change nothing", file=source, why="the model says it itself", remedy="leave it out"
+            )
         return load_classifier(path, device=device, precision=precision)
     hints = Hints(
         model,
