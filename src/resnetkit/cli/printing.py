@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from resnetkit.errors import StorageError
-from resnetkit.machine.console import PlainConsole, shown
+from resnetkit.machine.console import PlainConsole, fitted, shown
 
 
 def open_streams() -> None:
@@ -34,9 +34,10 @@ def open_streams() -> None:
 
 
 def answer(*lines: str) -> None:
-    """Lines on stdout. Raises `StorageError` (exit code 7) where they cannot be written."""
+    """Lines on stdout, none longer than a terminal. Raises `StorageError` (exit code 7) where they cannot be written."""
+    room = console().room
     with _to_reader():
-        print(*map(shown, lines), sep="\n")
+        print(*(part for line in lines for part in fitted(shown(line), room)), sep="\n")
 
 
 def answer_json(report: dict[str, Any]) -> None:
@@ -83,7 +84,8 @@ def finish_answer() -> None:
 
 class _Aside(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        aside(self.format(record))
+        for part in fitted(shown(self.format(record)), PlainConsole(stderr=True).room):
+            aside(part)
 
 
 @contextmanager

@@ -103,6 +103,8 @@ def train_command(
     old = out / "recipe.toml" if resume and out is not None and (out / "recipe.toml").is_file() else None
     recipe_of(data, recipe, model, weights, changes, old)
     with importing():
+        from resnetkit.machine.console import Reporter
+        from resnetkit.training.progress import result_lines
         from resnetkit.training.train import train
 
     classifier = train(
@@ -113,6 +115,7 @@ def train_command(
         allow_change=allow_change or (),
         accept_data_change=accept_data_change,
         data_root=data_root,
+        reporter=Reporter(tells_result=False),
         **_settings(data, model, weights, changes),
     )
     if not place().first:
@@ -125,13 +128,20 @@ def train_command(
         extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
         answer_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
-        answer(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
         hints = {
-            f"resnetkit predict {run} PICTURE…": "what is on a picture",
+            f"resnetkit predict {run} PICTURE": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
         if classifier.origin.data == "digits":
-            hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
-        width = max(map(len, hints))
-        answer("Next:", *(f"  {hint:{width}}  {what}" for hint, what in hints.items()))
+            hints["resnetkit train photos/"] = "your own pictures, a folder for each class"
+        answer(*result_lines(figures, folder), "Next:", *_side_by_side(hints))
     return 9 if strict and figures["unreadable"] else 0
+
+
+def _side_by_side(hints: dict[str, str]) -> list[str]:
+    """Commands and what they do; one below the other where they do not fit beside each other."""
+    width = max(map(len, hints))
+    lines = [f"  {hint:{width}}  {what}" for hint, what in hints.items()]
+    if max(map(len, lines)) <= 80:
+        return lines
+    return [line for hint, what in hints.items() for line in (f"  {hint}", f"      {what}")]

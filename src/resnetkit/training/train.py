@@ -41,6 +41,7 @@ def train(
     accept_data_change: bool = False,
     data_root: str | Path | None = None,
     quiet: bool = False,
+    reporter: Reporter | None = None,
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -51,13 +52,15 @@ def train(
     and exactly as if it had not been stopped; where there is none yet, it begins.
     `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
     it go on with other images.
+    `quiet` says nothing on stderr; `reporter` says it elsewhere, or leaves the result to the caller.
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
     leave_if_imported()
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
-        reporter = Reporter(quiet=quiet or not peers.first)
+        reporter = reporter or Reporter(quiet=quiet)
+        reporter.console.quiet |= not peers.first
         folder: Path | None = None
         try:
             if not peers.alone:
@@ -118,8 +121,9 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
     weights = class_weights(setup.train_split, len(setup.data.classes)) if balanced else None
     stepper = Stepper(setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights)
     state = State(setup, plan, stepper)
-    length = f"{plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
+    length = f"{plan.epochs_text()} epochs: {plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
     setup.say(progress.announcement(setup, length))
+    setup.say(progress.doubts_of_loss(recipe, setup.train_split.labels, len(setup.data.classes), weights))
     with setup.exclusive():
         if run.reached is not None:
             if not accept_data_change:
@@ -195,7 +199,9 @@ def _finish(
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
     setup.write(event="end", **figures)
-    setup.say([progress.result_line(figures), *progress.left_out(lost)])
+    setup.say(progress.left_out(lost))
+    if setup.reporter.tells_result:
+        setup.say(progress.result_lines(figures, classifier.folder))
     return classifier
 
 

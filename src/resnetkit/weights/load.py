@@ -55,7 +55,10 @@ def load(
             raise UsageError(
                 f"--{given} would change nothing", file=source, why="the model says it itself", remedy="leave it out"
             )
-        return load_classifier(path, device=device, precision=precision)
+        ours = load_classifier(path, device=device, precision=precision)
+        if (reached := ours.metrics.get("unfinished")) is not None:
+            logger.info("%s: its training is not finished: the best weights so far, of %s", source, reached)
+        return ours
     hints = Hints(
         model,
         tuple(mean) if mean is not None else None,
