@@ -39,6 +39,8 @@ app = App(
 
 COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
 
+LONGEST = 4 * 80 - len("error: ")
+"""Characters of an error; `--debug` shows all of it."""
 NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 """What the system's loader says of a library for which there is no room."""
 
@@ -98,7 +100,7 @@ def _report(error: BaseException) -> int:
         return _say("interrupted.", 130)
     known = _known(error)
     if known is not None:
-        return known.exit_code if known.said else _say(str(known), known.exit_code)
+        return known.exit_code if known.said else _say(known.brief(LONGEST), known.exit_code)
     return _say(f"a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it", 1)
 
 

@@ -34,7 +34,7 @@ def open_streams() -> None:
 
 
 def answer(*lines: str) -> None:
-    """Lines on stdout, none longer than a terminal. Raises `StorageError` (exit code 7) where they cannot be written."""
+    """Lines on stdout, as wide as that is. Raises `StorageError` (exit code 7) where they cannot be written."""
     room = console().room
     with _to_reader():
         print(*(part for line in lines for part in fitted(shown(line), room)), sep="\n")

@@ -61,15 +61,17 @@ def in_our_words(error: "CycloptsError", commands: Sequence[str]) -> UsageError 
     if isinstance(error, UnknownCommandError):
         return _unknown_command((error.unused_tokens or [""])[0], commands)
     if isinstance(error, UnknownOptionError):
-        names = [name for each in error.argument_collection if each.parse for name in each.names]
+        names = [name for each in error.argument_collection if not each.children for name in each.names]
         return _unknown_flag(error.token.keyword or error.token.value, names, remedy)
     if isinstance(error, UnusedCliTokensError):
         left_over = clipped(" ".join((error.unused_tokens or [])[:5]))
         return UsageError(f"{command} can make nothing of {left_over}", why="it has all that it takes", remedy=remedy)
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        name = error.keyword or error.argument.name
-        what = f"{name} has no value" if name.startswith("--") else f"{command} needs {name}"
-        return UsageError(what, remedy=remedy)
+        given, name = error.keyword, error.argument.name
+        for word in error.unused_tokens or ():
+            if not given and word.startswith("--") and _meant(word, [name]):
+                return _unknown_flag(word, [name], remedy)
+        return UsageError(f"{given} has no value" if given else f"{command} needs {name}", remedy=remedy)
     return None
 
 

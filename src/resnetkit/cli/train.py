@@ -15,7 +15,7 @@ from resnetkit.recipes.schema import Recipe
 
 
 def _settings(data: str | None, model: str | None, weights: str | None, changes: Recipe | None) -> dict[str, Any]:
-    """What the flags change in a recipe, section by section. Raises `UsageError` (exit code 2) for two that disagree."""
+    """What the flags change in a recipe, by section. Raises `UsageError` (exit code 2) for two that disagree."""
     settings: dict[str, Any] = changes.model_dump(exclude_unset=True) if changes is not None else {}
     for flag, (section, key), value in (
         ("DATA", ("data", "name"), data),

@@ -124,7 +124,9 @@ class Reporter:
 
         def moved(step: int, of: int | None = None) -> None:
             most = of or total
-            move(completed=step, total=most, speed=(step - done) * images_per_step / max(1e-9, time.monotonic() - began))
+            move(
+                completed=step, total=most, speed=(step - done) * images_per_step / max(1e-9, time.monotonic() - began)
+            )
             if forecast is not None and most and (seconds := forecast.seconds(step, most)) is not None:
                 left = seconds * (1 + beside)
                 if left >= LONG:

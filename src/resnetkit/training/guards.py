@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from resnetkit.data.unreadable import too_many
-from resnetkit.errors import DataError, DivergedError, ResnetkitError, StorageError, StoppedError
+from resnetkit.errors import DataError, DivergedError, ResnetkitError, StoppedError, StorageError
 from resnetkit.machine.signals import Stopping, exit_code
 from resnetkit.networks.resnet import ResNet
 from resnetkit.training.setup import Setup

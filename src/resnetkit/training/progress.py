@@ -70,7 +70,9 @@ def class_counts(data: Data) -> list[str]:
     return [*lines, f"class     and {more:,} more"] if more else lines
 
 
-EPOCHS = f"{'epoch':>11}{'train loss':>12}{'top-1 %':>8}{'validation loss':>17}{'top-1 %':>8}{'images/s':>14}{'time':>10}"
+EPOCHS = (
+    f"{'epoch':>11}{'train loss':>12}{'top-1 %':>8}{'validation loss':>17}{'top-1 %':>8}{'images/s':>14}{'time':>10}"
+)
 """What stands in a line of `epoch_line`."""
 
 
@@ -85,12 +87,10 @@ def epoch_line(row: Mapping[str, Any], reached: str, total: str, *, best: bool) 
 
 def result_lines(figures: Mapping[str, Any], folder: Path | None) -> list[str]:
     """The figures that a run ends with, and where its model is."""
+    top1, loss = f"top-1 {figures['top1']:.2f} % of {figures['count']:,} images", f"loss {figures['loss']:.3f}"
     best = f"best weights of step {figures['best_step']:,}, " if figures["best_step"] else ""
-    return [
-        f"{figures['split']}: top-1 {figures['top1']:.2f} % of {figures['count']:,} images, loss {figures['loss']:.3f}; "
-        f"{duration(figures['seconds'])} of training",
-        f"model: {best}in {folder}",
-    ]
+    time = duration(figures["seconds"])
+    return [f"{figures['split']}: {top1}, {loss}; {time} of training", f"model: {best}in {folder}"]
 
 
 def doubts_of_loss(recipe: Recipe, labels: Tensor | None, classes: int, weights: Tensor | None) -> list[str]:
