@@ -3,12 +3,16 @@
 Paths and names are short here; one that is longer than a line stays whole.
 """
 
+import fcntl
 import json
 import os
 import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -20,15 +24,16 @@ from resnetkit.cli.app import COMMANDS
 from resnetkit.training.progress import EPOCHS, epoch_line
 
 SMALL = ("--model.depths", "1,1", "--model.widths", "8,16", "--model.strides", "1,2", "--model.stem-width", 8)
+LOOK = ("--data.image-size", 32, "--data.resize", 32)
 SAID = {
     "train digits": ("train", "--out", "new", "--epochs", 2, *SMALL),
     "train in a folder of its own": ("train", "--epochs", 1, *SMALL),
-    "train a folder": ("train", "photos", "--recipe", "scratch", "--model", "resnet20", "--out", "own", "--steps", 3)
-    + ("--data.image-size", 16, "--data.resize", 16, "--augment.mixup", 0.2, *SMALL),
-    "head": ("train", "photos", "--weights", "resnet20.cifar10", "--recipe", "head", "--out", "head")
-    + ("--data.image-size", 32, "--data.resize", 32),
-    "finetune": ("train", "photos", "--weights", "resnet20.cifar10", "--out", "tuned", "--steps", 2)
-    + ("--data.image-size", 32, "--data.resize", 32),
+    "train a folder": (
+        *("train", "photos", "--recipe", "scratch", "--model", "resnet20", "--out", "own", "--steps", 3),
+        *("--augment.mixup", 0.2, *LOOK, *SMALL),
+    ),
+    "head": ("train", "photos", "--weights", "resnet20.cifar10", "--recipe", "head", "--out", "head", *LOOK),
+    "finetune": ("train", "photos", "--weights", "resnet20.cifar10", "--out", "tuned", "--steps", 2, *LOOK),
     "resume": ("train", "--resume", "--out", "run", "--epochs", 5, "--allow-change", "epochs"),
     "evaluate": ("evaluate", "run", "digits"),
     "predict": ("predict", "resnet20.cifar10", "photos"),
@@ -118,6 +123,7 @@ def test_whole_epochs_are_whole_numbers_and_the_validation_loss_is_there(here: P
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals")
 def test_on_a_real_terminal_of_80_columns_long_lines_are_set_in(here: Path) -> None:
     parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     words = [sys.executable, "-m", "resnetkit", "summary", "resnet8.digits"]
     surroundings = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm"}
     process = subprocess.Popen(words, stdout=child, stderr=child, env=surroundings)
@@ -129,7 +135,7 @@ def test_on_a_real_terminal_of_80_columns_long_lines_are_set_in(here: Path) -> N
     except OSError:  # its other end has been closed
         pass
     progress.finish(process)
-    lines = said.decode().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
     assert lines[0].startswith("resnet8.digits: resnet20 changed: depths 1,1,1")
     assert lines[1].startswith("  ")
     assert max(map(len, lines)) <= 80

@@ -45,7 +45,9 @@ def asked(changes: dict) -> set[str]:
 @pytest.mark.parametrize("name", IDLE)
 def test_a_key_that_would_change_nothing_is_refused_with_what_it_needs(name: str) -> None:
     recipe, changes, key = IDLE[name]
-    with pytest.raises(UsageError, match=rf"^--{key.replace('_', '-')} would change nothing here: it needs --") as raised:
+    with pytest.raises(
+        UsageError, match=rf"^--{key.replace('_', '-')} would change nothing here: it needs --"
+    ) as raised:
         refuse_idle(load_recipe(recipe, changes), asked(changes))
     assert raised.value.exit_code == 2
 

@@ -18,7 +18,7 @@ def said(**changes: object) -> list[str]:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
 def test_the_least_loss_is_where_pytorchs_own_loss_stops_falling(smoothing: float, weighted: bool) -> None:
     """The oracle is `cross_entropy` itself, minimised by Newton's method in all but name: L-BFGS."""
     split = load_data("digits").train
@@ -36,7 +36,11 @@ def test_the_least_loss_is_where_pytorchs_own_loss_stops_falling(smoothing: floa
         return value
 
     optimizer.step(loss)
-    assert least_loss(targets, weights) == pytest.approx(float(loss()), abs=2e-4)
+    assert least_loss(targets, weights) == pytest.approx(loss().item(), abs=2e-4)
+
+
+def test_of_targets_that_are_one_class_each_the_least_loss_is_none() -> None:
+    assert least_loss(torch.eye(K)) == least_loss(torch.eye(K), torch.linspace(0.5, 1.5, K)) == 0
 
 
 def test_what_smoothed_targets_do_to_the_loss_is_said_and_only_there() -> None:
