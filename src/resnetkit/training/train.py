@@ -163,7 +163,8 @@ def _begin_with_head(setup: Setup, state: State) -> None:
     state.extra = _told(setup, solved)
     state.best = {"step": 0, "top1": validation.top1, "loss": validation.loss}
     state.best_weights = copy_of(setup.network)
-    setup.say([f"head alone: validation {validation.top1:.2f} %; now all layers that are not frozen"])
+    scored = f"head alone: validation {validation.top1:.2f} %"
+    setup.say([f"{scored}; now all layers that are not frozen; Ctrl-C keeps the best"])
 
 
 def _finish_layers(setup: Setup, state: State) -> Classifier:
