@@ -103,12 +103,11 @@ def _meant(flag: str, ours: Sequence[str]) -> str | None:
     last = [name for name in ours if name.lstrip("-").rpartition(".")[2] == word]
     if last:
         return last[0]
-    near = difflib.get_close_matches(f"--{word}", ours, n=1, cutoff=0.6)
-    if near:
-        return near[0]
     others = {other: name for name, all_others in FLAGS.items() if name in ours for other in all_others}
-    near = difflib.get_close_matches(word, others, n=1, cutoff=0.75)
-    return others[near[0]] if near else None
+    for typed, names, cutoff in ((word, others, 0.85), (f"--{word}", ours, 0.6), (word, others, 0.7)):
+        if near := difflib.get_close_matches(typed, names, n=1, cutoff=cutoff):
+            return others.get(near[0], near[0])
+    return None
 
 
 def with_lists_apart(words: Iterable[str], lists: frozenset[str]) -> Iterator[str]:
