@@ -75,7 +75,7 @@ class Classifier:
     def logits(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode."""
         self.network.eval()
-        with self.compute.autocast():
+        with self.compute.tuned(), self.compute.autocast():
             return self.network(self.compute.tensor(images)).float()
 
     def probabilities(self, pixels: Tensor) -> Tensor:

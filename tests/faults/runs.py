@@ -49,6 +49,7 @@ VARIANTS = {
     "memory": merged(NET, MEMORY),
     "short": merged(NET, MEMORY, {"epochs": 1, "checkpoint": {"keep": 1}}),
     "drop path": merged(NET, MEMORY, {"model": {"drop_path": 0.3}, "optim": {"name": "adamw", "ema": 0.0}}),
+    "fp16": merged(NET, MEMORY, {"precision": "fp16"}),
     "folder": merged(NET, FOLDER),
     "workers": merged(NET, FOLDER, {"data": {"workers": 2}}),
 }

@@ -12,7 +12,7 @@ from faults import plants
 from faults.harness import run
 from faults.runs import VARIANTS, assert_same, begin, points, whole
 
-DEFAULT_POINTS = {"memory": 30, "drop path": 4, "folder": 4, "workers": 4}
+DEFAULT_POINTS = {"memory": 30, "drop path": 4, "fp16": 3, "folder": 4, "workers": 4}
 
 
 def kill_and_resume(variant: str, number: int, home: Path) -> None:

@@ -323,3 +323,15 @@ def test_two_colours_of_fluorescence_are_learnt_and_the_third_is_named(tmp_path:
     classifier = rk.train(tmp_path / "cells", out=tmp_path / "run", data=data, precision="fp32", **settings)
     assert classifier.metrics["top1"] == 100
     assert "the blue channel is 0 in every training image" in capfd.readouterr().err
+
+
+def test_pictures_are_seen_at_the_size_that_the_weights_were_made_for(tmp_path: Path) -> None:
+    """Networks for 32 pixels that are shown 224 answer by chance."""
+    fill(tmp_path / "photos", 8)
+    shipped = rk.load("resnet20.cifar10").preprocess
+    settings = {"quiet": True, "model": {"name": "resnet20", "weights": "resnet20.cifar10"}}
+    trained = rk.train(tmp_path / "photos", "head", out=tmp_path / "run", **settings)
+    assert (trained.preprocess.size, trained.preprocess.resize) == (shipped.size, shipped.resize)
+    assert shipped.size == 32
+    larger = rk.train(tmp_path / "photos", "head", out=tmp_path / "larger", data={"image_size": 48}, **settings)
+    assert larger.preprocess.size == 48

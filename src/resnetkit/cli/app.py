@@ -37,7 +37,7 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
 )
 
-COMMANDS = ("train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
+COMMANDS = ("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "study", "summary", "list")
 
 LONGEST = 4 * 80 - len("error: ")
 """Characters of an error; `--debug` shows all of it."""

@@ -205,9 +205,9 @@ def _say_too_small(workers: int, fit: int) -> None:
 
 
 def _loader(
-    dataset: Dataset, batches: Sampler[list], count: int, workers: int | None, batch_bytes: int
+    dataset: Dataset, batches: Sampler[list], count: int, workers: int | None, batch_bytes: int, *, pin: bool
 ) -> Iterator[Decoded]:
-    """What a loader gives.
+    """What a loader gives; with `pin` in memory from which a GPU copies while it computes.
 
     Raises `StorageError` (exit code 7) where a process that decodes has died or hangs, `UsageError` (exit code 2) where
     each of them would run the user's script again.
@@ -222,6 +222,7 @@ def _loader(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         collate_fn=_gather,
+        pin_memory=pin,
         worker_init_fn=leave_signals_to_parent,
         timeout=float(os.environ.get(PATIENCE, "600")) if workers else 0,
     )
@@ -236,7 +237,7 @@ def _loader(
                     return
                 yield decoded
     except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
+        if isinstance(error, RuntimeError) and not any(each in str(error) for each in ("DataLoader", "Pin memory")):
             raise
         refuse_unguarded(helpers)
         raise StorageError(
@@ -251,7 +252,7 @@ def _from_files(
 ) -> Iterator[RawBatch]:
     order = places.order
     batch_bytes = -(-order.batch_size // order.ranks.size) * _bytes_of(augment.preprocess)
-    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers, batch_bytes)
+    loader = _loader(_TrainingFiles(split, augment), places, len(split), workers, batch_bytes, pin=compute.pins)
     for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
         lost = {split.name(int(indices[place])): reason for place, reason in why.items()}
         if pixels is None:
@@ -301,7 +302,9 @@ def evaluation_batches(
             yield EvaluationBatch(preprocess.normalise(pixels), compute.tensor(split.labels_at(chosen)))
         return
     batch_bytes = min(batch_size, len(split)) * _bytes_of(preprocess) * (10 if ten_crops else 1)
-    loader = _loader(_EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers, batch_bytes)
+    loader = _loader(
+        _EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers, batch_bytes, pin=compute.pins
+    )
     nothing = torch.empty(0, preprocess.channels, preprocess.size, preprocess.size, dtype=torch.uint8)
     for batch, (decoded, good, why) in zip(batches, loader, strict=True):
         pixels = nothing if decoded is None else decoded.flatten(0, 1) if ten_crops else decoded

@@ -27,13 +27,18 @@ class Score:
         return {"count": self.count, "loss": self.loss, "top1": self.top1, "top5": self.top5}
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating-point type of a device: Metal has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Tally:
     """Collects figures over batches; every image weighs the same, whatever batch it was in."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.best = min(5, num_classes)
-        # Sums stay on the device, so that counting does not wait for it; Metal has no float64.
-        self.sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        # Sums stay on the device, so that counting does not wait for it.
+        self.sums = torch.zeros(3, dtype=widest(device), device=device)
         self.count = 0
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:

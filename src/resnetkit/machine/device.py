@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from resnetkit.errors import UsageError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+TENSOR_CORES = (7, 0)
+"""Compute capability from which an NVIDIA GPU multiplies fp16 several times as fast as fp32."""
+TF32 = (8, 0)
+"""And from which it has TF32, fp32 with 10 bits of mantissa inside a multiplication."""
+FAULTY_FP16 = "GTX 16"
+"""These report a capability that has fp16, have no tensor cores, and are known for NaN in fp16 convolutions."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -22,7 +28,17 @@ class Compute:
     """A decision: every tensor and every network of a run goes through `tensor` and `network`."""
 
     device: torch.device
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
+
+    @property
+    def lower(self) -> torch.dtype | None:
+        """The type that convolutions and matrix products compute in where that is not fp32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+    @property
+    def pins(self) -> bool:
+        """Whether copies from page-locked memory go on while the device computes."""
+        return self.device.type == "cuda"
 
     def network(self, network: Network) -> Network:
         """Move a network to the device, channels-last: convolutions are faster so, and equal in result."""
@@ -34,7 +50,31 @@ class Compute:
 
     def autocast(self) -> torch.autocast:
         """The context in which the network runs; it does nothing in fp32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.device.type, self.lower, enabled=self.lower is not None)
+
+    @contextmanager
+    def tuned(self) -> Iterator[None]:
+        """Let an NVIDIA GPU round to TF32 only where that was asked for, and try which convolution is the fastest.
+
+        These are switches of the whole process; afterwards they are as before. Elsewhere this does nothing.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        rounding = "tf32" if self.precision == "tf32" else "ieee"
+        switches = [
+            (torch.backends.cuda.matmul, "fp32_precision", rounding),
+            (torch.backends.cudnn.conv, "fp32_precision", rounding),  # pyrefly: ignore[missing-attribute]
+            (torch.backends.cudnn, "benchmark", True),
+        ]
+        before = [getattr(where, name) for where, name, _ in switches]
+        for where, name, value in switches:
+            setattr(where, name, value)
+        try:
+            yield
+        finally:
+            for (where, name, _), value in zip(switches, before, strict=True):
+                setattr(where, name, value)
 
     def describe(self) -> str:
         """One phrase for people: device, threads, precision, memory format."""
@@ -55,11 +95,33 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
 
 
+def best_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """What "auto" takes: bf16 where it is native, fp16 on older GPUs with tensor cores (V100, T4), else fp32."""
+    if has_fast_bf16(device):
+        return "bf16"
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < TENSOR_CORES:
+        return "fp32"
+    return "fp32" if FAULTY_FP16 in torch.cuda.get_device_name(device) else "fp16"
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    """Raises `UsageError` (exit code 2) for a precision that there is not, or not on this device."""
+    if precision not in get_args(Precision):
+        raise UsageError.unknown("precision", precision, get_args(Precision))
+    if precision != "tf32" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32):
+        return
+    raise UsageError(
+        f"precision tf32 is not on {device}",
+        why="NVIDIA GPUs have it from compute capability 8.0 on",
+        remedy="--precision auto",
+    )
+
+
 def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
     """Decide on a device ("auto", "cpu", "cuda", "cuda:1", "mps") and a precision.
 
-    "auto" takes an accelerator where there is one, and bf16 where the hardware has it. Raises `UsageError` (exit code
-    2) for a device that this machine does not have.
+    "auto" takes an accelerator where there is one, and the precision that `best_precision` gives. Raises `UsageError`
+    (exit code 2) for a device that this machine does not have, and for a precision that the device does not have.
     """
     if device == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
@@ -77,7 +139,8 @@ def choose(device: str = "auto", precision: Precision = "auto") -> Compute:
                 remedy="--device auto",
             ) from error
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16(chosen) else "fp32"
+        precision = best_precision(chosen)
+    _check_precision(chosen, precision)
     return Compute(chosen, precision)
 
 
@@ -91,8 +154,9 @@ def _devices() -> list[str]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch has run out of memory, on an accelerator or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether PyTorch has run out of memory: on a CPU, and on Metal, only its words say so."""
+    said = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 @contextmanager

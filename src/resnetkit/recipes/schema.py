@@ -204,8 +204,8 @@ class Recipe(_Section):
     max_steps: WithLeave[int | None] = Field(None, ge=1, le=MOST, description="And at most so long.")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="From which every random number is drawn.")
     device: Free[str] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    precision: WithLeave[Literal["auto", "fp32", "bf16"]] = Field(
-        "auto", description="auto takes bf16 where it is native."
+    precision: WithLeave[Literal["auto", "fp32", "tf32", "bf16", "fp16"]] = Field(
+        "auto", description="auto takes bf16 where it is native, fp16 on older GPUs with tensor cores, else fp32."
     )
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")

@@ -167,8 +167,12 @@ def training_preprocess(recipe: Recipe, data: Data, start: Source | None = None)
         data.notes.extend(_constant_channels(mean, std))
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
+    published = start.preprocess if start is not None else None
+    interpolation = published.interpolation if published is not None else "bilinear"
+    if settings.image_size is None and published is not None and recipe.transfer.mode != "none":
+        # What is frozen at first answers by chance to pictures that are seven times as large as it knows.
+        return Preprocess(published.size, mean, std, settings.resize or published.resize, interpolation)
     own = pixels.shape[-1] if pixels is not None else FOLDER_SIZE
-    interpolation = start.preprocess.interpolation if start is not None and start.preprocess else "bilinear"
     return Preprocess(settings.image_size or own, mean, std, settings.resize, interpolation)
 
 

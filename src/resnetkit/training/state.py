@@ -1,6 +1,7 @@
 """Where a run stands: all that is not a function of the recipe and the step, so that it can go on exactly."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
 from resnetkit.training.optim import optimizer_tensors, restore_optimizer
 from resnetkit.training.plan import Plan
+from resnetkit.training.scale import LossScale
 from resnetkit.training.setup import Setup
 from resnetkit.training.step import Stepper, StepResult
 
@@ -136,6 +138,7 @@ class State:
             "slower": stepper.lr_factor,
             "rolled_back": self.rolled_back,
             "bad_steps": self.bad_steps,
+            "loss_scale": asdict(stepper.loss_scale) if stepper.loss_scale is not None else None,
             "seconds": self.seconds,
             "journal_bytes": self.run.journal.size(),
             "images": self.setup.images.digest,
@@ -159,6 +162,8 @@ class State:
             stepper.micro_batch = self.run.recipe.data.micro_batch or state["micro_batch"]
             stepper.lr_factor, self.rolled_back = state["slower"], state["rolled_back"]
             self.bad_steps = state["bad_steps"]
+            if stepper.loss_scale is not None and state.get("loss_scale"):
+                stepper.loss_scale = LossScale(**state["loss_scale"])
             same_ranks = state["ranks"] == self.ranks.size
             if same_ranks:
                 self.tally.restore(state["tallies"][self.ranks.rank])

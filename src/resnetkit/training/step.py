@@ -1,12 +1,13 @@
 """One training step: forward, loss, backward, update. It is applied whole or not at all.
 
 A step whose loss or gradient is not finite changes nothing. A batch for which memory does not suffice goes through the
-network in parts; the update is that of the whole batch.
+network in parts; the update is that of the whole batch. In fp16 the loss is scaled, and a step whose gradients overflow
+is begun again with half the scale.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import cast
@@ -24,6 +25,7 @@ from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
 from resnetkit.recipes.schema import Recipe
 from resnetkit.training.optim import Schedule, average_of, create_optimizer
+from resnetkit.training.scale import LossScale
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Stepper:
         """Images that go through the network at a time; none means the whole batch."""
         self.lr_factor = 1.0
         """Factor of every learning rate; less than 1 after a roll-back."""
+        self.loss_scale = LossScale() if compute.precision == "fp16" else None
         self.notes: list[str] = []
         """What has to be said once."""
         self._statistics = list(network.buffers())
@@ -97,13 +100,27 @@ class Stepper:
             torch._foreach_copy_(self._kept, self._statistics)
         while True:
             try:
-                return self._take(batch, step)
+                return self._take_scaled(batch, step)
             except RuntimeError as error:  # PyTorch's OutOfMemoryError is one; on the CPU it has no class of its own
                 if not is_out_of_memory(error) or self._updating:
                     raise
             # Only out here, with the error and all that it held on to gone, is the memory free again.
             self._forget()
             self._halve_micro_batch(len(batch.images))
+
+    def _take_scaled(self, batch: Batch, step: int) -> StepResult:
+        """Take the step; in fp16 with the largest scale, up to the present one, at which the gradients are finite."""
+        scale = self.loss_scale
+        if scale is None:
+            return self._take(batch, step)
+        before = replace(scale)
+        while not (result := self._take(batch, step)).applied:
+            if scale.factor <= 1:
+                self.loss_scale = before  # it is not the scale
+                return result
+            scale.halve()
+        scale.count()
+        return result
 
     def _take(self, batch: Batch, step: int) -> StepResult:
         """Forward, loss, backward; and the update, where all of it is finite."""
@@ -114,19 +131,23 @@ class Stepper:
         # The mean loss over the whole batch, all ranks' parts together, has the gradients that add up here.
         logits, loss = [], torch.zeros((), device=self.compute.device)
         rank_weight = self._rank_weight(len(batch.images))
+        scale = self.loss_scale.factor if self.loss_scale is not None else 1.0
         for part, share, is_last in self._parts(len(batch.images)):
             with self._averaging(is_last):
                 with self.compute.autocast():
                     outputs = self._forward(batch.images[part])
                     part_loss = self._loss(outputs, batch.targets[part])
-                weight = rank_weight * share
+                weight = rank_weight * share * scale
                 (part_loss if weight == 1.0 else part_loss * weight).backward()
             logits.append(outputs.detach())
             loss += part_loss.detach() * share
         result = torch.cat(logits) if len(logits) > 1 else logits[0]
 
         trained = [p for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([cast("Tensor", p.grad) for p in trained])
+        gradients = [cast("Tensor", p.grad) for p in trained]
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, 1 / scale)
+        norm = nn.utils.get_total_norm(gradients)
         if self.ranks.any(not bool(torch.isfinite(norm) & torch.isfinite(loss))):
             self._forget()
             return StepResult(result, loss, applied=False)

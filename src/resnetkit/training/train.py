@@ -79,9 +79,10 @@ def train(
             setup = prepare(run, images, peers, reporter)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
-            if run.recipe.transfer.mode == "head":
-                return _train_head(setup)
-            return _train_layers(setup, stopping, accept_data_change=accept_data_change)
+            with setup.compute.tuned():
+                if run.recipe.transfer.mode == "head":
+                    return _train_head(setup)
+                return _train_layers(setup, stopping, accept_data_change=accept_data_change)
         except Stopped as stop:
             if folder is not None and any((folder / "checkpoints").glob("step-*")):
                 raise stopped(stop.number, f"the last checkpoint is in {folder}", folder) from None

@@ -65,10 +65,10 @@ class TorchEngine:
 
     def __init__(self, folded: ResNet, preprocess: Preprocess, compute: Compute) -> None:
         self.network, self.preprocess, self.compute = compute.network(folded), preprocess, compute
-        if compute.precision == "bf16":
+        if compute.lower is not None:
             for module in self.network.modules():
                 if isinstance(module, nn.Conv2d):
-                    module.to(torch.bfloat16)  # as autocast would, but once and not for every batch
+                    module.to(compute.lower)  # as autocast would, but once and not for every batch
         self.turn = nullcontext() if compute.device.type == "cpu" else Lock()
 
     def __call__(self, pixels: Tensor) -> np.ndarray:

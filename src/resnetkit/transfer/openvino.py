@@ -25,10 +25,12 @@ class OpenVINOEngine:
 
     def __init__(self, folded: ResNet, preprocess: Preprocess, compute: Compute, *, batch: int, streams: int) -> None:
         openvino = import_openvino()
-        model = _write_down(openvino, folded, preprocess, batch)
         # Said in so many words: left alone, it takes bf16 wherever the processor has it; and where that is asked for
         # and the processor has it not, it takes fp32 and says nothing.
-        asked = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}[compute.precision]
+        asked = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}.get(compute.precision)
+        if asked is None:
+            raise NotImplementedError(compute.precision)
+        model = _write_down(openvino, folded, preprocess, batch)
         settings = {
             "INFERENCE_PRECISION_HINT": asked,
             "NUM_STREAMS": str(streams),
