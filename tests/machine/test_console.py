@@ -103,6 +103,7 @@ def test_quiet_training_indexes_shards_in_silence(
 FITTED = {
     "short": ("data      digits", ["data      digits"]),
     "label": ("note      " + "word " * 6, ["note      word word word word", "          word word"]),
+    "two words": ("left out  " + "word " * 6, ["left out  word word word word", "          word word"]),
     "indent": ("  " + "word " * 7, ["  word word word word word", "  word word"]),
     "plain": ("word " * 7, ["word word word word word word", "  word"]),
     "path": ("run       a/" + "b" * 30 + " c", ["run", "          a/" + "b" * 30, "          c"]),

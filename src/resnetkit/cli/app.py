@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             for line in "".join(traceback.format_exception(error)).splitlines():
-                aside(line)
+                aside(line, whole=True)
         code = _report(error)
     code = code if isinstance(code, int) else 0
     if not place().alone:
@@ -105,7 +105,7 @@ def _report(error: BaseException) -> int:
 
 
 def _say(what: str, code: int) -> int:
-    aside(f"error: {' '.join(what.split())}")
+    aside(f"error: {' '.join(what.split())}", whole=True)
     return code
 
 

@@ -60,10 +60,14 @@ def console() -> PlainConsole:
     return PlainConsole()
 
 
-def aside(line: str) -> None:
-    """One line on stderr; where nobody reads it, or it cannot be written, the answer is worth more than the line."""
+def aside(line: str, *, whole: bool = False) -> None:
+    """One line on stderr, on a terminal in as many as it takes unless it is to stay `whole`.
+
+    Where nobody reads it, or it cannot be written, the answer is worth more than the line.
+    """
+    room = None if whole else PlainConsole(stderr=True).room
     try:
-        print(shown(line), file=sys.stderr, flush=True)
+        print(*fitted(shown(line), room), sep="\n", file=sys.stderr, flush=True)
     except OSError:
         _silence(2)
 
@@ -84,8 +88,7 @@ def finish_answer() -> None:
 
 class _Aside(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        for part in fitted(shown(self.format(record)), PlainConsole(stderr=True).room):
-            aside(part)
+        aside(self.format(record))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def fitted(line: str, width: int | None) -> list[str]:
     """
     if width is None or len(line) <= width:
         return [line]
-    label = re.match(r"\S+ {2,}| +|", line)
+    label = re.match(r"\S+( \S+)? {2,}| +|", line)
     indent = " " * (label.end() if label is not None and label.end() else 2)
     return textwrap.wrap(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
