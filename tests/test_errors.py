@@ -4,7 +4,7 @@ from resnetkit.errors import DataError
 
 
 def test_a_long_reason_is_cut_so_that_file_and_remedy_stay() -> None:
-    error = DataError("it cannot be", file="photos/a.png", why="because " * 200, remedy="another")
+    error = DataError("it cannot be", file="photos/a.png", why="because " * 199 + "because", remedy="another")
     line = error.brief(300)
     assert len(line) <= 300
     assert line.startswith("it cannot be in photos/a.png: because because")
@@ -12,7 +12,7 @@ def test_a_long_reason_is_cut_so_that_file_and_remedy_stay() -> None:
 
 
 def test_a_long_statement_is_cut_where_there_is_no_reason() -> None:
-    line = DataError("no " * 200, file="photos/a.png", remedy="another").brief(300)
+    line = DataError("no " * 199 + "no", file="photos/a.png", remedy="another").brief(300)
     assert len(line) <= 300
     assert line.endswith("… in photos/a.png. Try: another")
 
