@@ -36,8 +36,8 @@ SAID = {
     "finetune": ("train", "photos", "--weights", "resnet20.cifar10", "--out", "tuned", "--steps", 2, *LOOK),
     "resume": ("train", "--resume", "--out", "run", "--epochs", 5, "--allow-change", "epochs"),
     "evaluate": ("evaluate", "run", "digits"),
-    "evaluate what is broken": ("evaluate", "run", "broken", "--include-seen"),
-    "predict what is broken": ("predict", "run", "broken"),
+    "evaluate what is broken": ("evaluate", "resnet20.cifar10", "broken"),
+    "predict what is broken": ("predict", "resnet20.cifar10", "broken"),
     "predict": ("predict", "resnet20.cifar10", "photos"),
     "check": ("check", "photos"),
     "shard": ("shard", "photos", "--out", "shards"),
@@ -58,10 +58,10 @@ def here(digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(digits_run, tmp_path / "run")
     fill(tmp_path / "photos" / "train", 6)
     fill(tmp_path / "photos" / "val", 3, first=100)
-    for digit in range(10):
-        (tmp_path / "broken" / str(digit)).mkdir(parents=True)
-        draw("red", digit, (8, 8)).save(tmp_path / "broken" / str(digit) / "0.png")
-    (tmp_path / "broken" / "3" / "a picture whose download broke off.png").write_bytes(b"rubbish")
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        draw("red", number, (32, 32)).save(tmp_path / "broken" / name / "0.png")
+    (tmp_path / "broken" / "cat" / "a picture whose download broke off.png").write_bytes(b"rubbish")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNETKIT_DATA", "data")
     return tmp_path
