@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from resnetkit.images.preprocess import Preprocess as Preprocess
     from resnetkit.networks.arch import Arch as Arch
     from resnetkit.networks.arch import list_models as list_models
+    from resnetkit.networks.blocks import BasicBlock as BasicBlock
+    from resnetkit.networks.blocks import Bottleneck as Bottleneck
     from resnetkit.networks.resnet import ResNet as ResNet
     from resnetkit.networks.summary import summarise as summarise
     from resnetkit.prediction import predict as predict
@@ -29,6 +31,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Arch": "networks.arch",
+    "BasicBlock": "networks.blocks",
+    "Bottleneck": "networks.blocks",
     "Classifier": "classifier",
     "Preprocess": "images.preprocess",
     "Recipe": "recipes.schema",

@@ -1,10 +1,12 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
+import resnetkit as rk
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import VARIANTS, Arch, get_arch
 from resnetkit.networks.resnet import ResNet, build
@@ -93,3 +95,36 @@ def test_a_stem_without_padding_needs_an_image_as_large_as_its_kernel() -> None:
     with torch.device("meta"):
         outputs = ResNet(arch).eval().stages(torch.empty(1, 3, 7, 7))
     assert summarise(arch, 7).stages[0].output == outputs["stem"].shape[1:] == (64, 1, 1)
+
+
+def test_whatever_is_a_network_can_be_summarised() -> None:
+    classifier = rk.load("resnet20.cifar10")
+    by_name = rk.summarise("resnet20")
+    assert by_name == replace(summarise(get_arch("resnet20"), 32), name="resnet20")
+    assert rk.summarise(classifier) == by_name
+    assert rk.summarise(classifier.network).stages == rk.summarise(classifier.network.arch).stages == by_name.stages
+    assert rk.summarise("resnet20", 64).image_size == (64, 64)
+    for wrong in (3, None, torch.nn.Linear(2, 2)):
+        with pytest.raises(UsageError, match=r"cannot be summarised\. Try: a network's name"):
+            rk.summarise(wrong)
+    with pytest.raises(UsageError, match="unknown model 'resnet19'"):
+        rk.summarise("resnet19")
+
+
+def test_a_network_that_was_changed_by_hand_is_not_described_as_what_it_was() -> None:
+    network = build("resnet20")
+    network.fc = torch.nn.Linear(64, 5)
+    with pytest.raises(UsageError, match=r"changed by hand: it has 269,397 parameters, and by its arch .* 269,722"):
+        rk.summarise(network)
+    network.reset_head(5)
+    assert rk.summarise(network).parameters == 269_397
+
+
+def test_a_summary_is_a_table_of_80_columns_that_the_command_prints_too(cli) -> None:
+    for name in VARIANTS:
+        text = str(rk.summarise(name))
+        assert max(map(len, text.splitlines())) <= 80
+        assert text.splitlines()[-1].split()[-2:] == [
+            f"{number:,}" for number in (rk.summarise(name).parameters, rk.summarise(name).multiply_adds)
+        ]
+    assert cli("summary", "resnet50").out == f"{rk.summarise('resnet50')}\n"

@@ -1,14 +1,15 @@
 """`resnetkit summary`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from resnetkit.cli.keys import NetworkFlags
 from resnetkit.cli.options import NETWORK_KEYS, Json
-from resnetkit.cli.printing import answer, answer_json, answer_table
+from resnetkit.cli.printing import answer, answer_json
 from resnetkit.errors import UsageError
 from resnetkit.recipes.schema import ModelRecipe
 
@@ -23,6 +24,8 @@ def summary_command(
     /,
     *,
     image_size: int | None = None,
+    modules: Annotated[bool, Parameter(negative="")] = False,
+    parameters: Annotated[bool, Parameter(negative="")] = False,
     json_output: Json = False,
     changes: Annotated[
         NetworkFlags | None, Parameter(name="--model", group=NETWORK_KEYS, consume_multiple=True)
@@ -34,6 +37,7 @@ def summary_command(
     resnetkit summary resnet18 --image-size 96
     resnetkit summary resnet34 --model.shortcut A
     resnetkit summary runs/NAME
+    resnetkit summary resnet18 --modules
 
     Parameters
     ----------
@@ -41,36 +45,35 @@ def summary_command(
         A network, weights by name or file, a run's folder, or a model's.
     image_size
         Side of the input in pixels. Without it: what the model was made for.
+    modules
+        Every module instead: its name, type, output and parameters, its parts' included.
+    parameters
+        Every parameter instead: its name, shape and size.
     """
     from resnetkit.networks.arch import describe
     from resnetkit.networks.summary import summarise
 
     found = _find(name, changes)
-    arch = found.arch
-    summary = summarise(arch, found.size if image_size is None else image_size)
-    if json_output:
-        answer_json({"model": name} | summary.to_dict())
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    arch, called = found.arch, describe(found.model, found.arch)
+    where = called if called == name or called.startswith(f"{name} ") else f"{name}: {called}"
+    summary = replace(summarise(arch, found.size if image_size is None else image_size), name=where)
+    inventory = None
+    if modules or parameters:
+        from resnetkit.networks.inventory import take_inventory
 
-    table = Table(
-        "stage",
-        "output (C, H, W)",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    for heading in ("parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
-    for stage in summary.stages:
-        table.add_row(stage.name, _times(stage.output), f"{stage.parameters:,}", f"{stage.multiply_adds:,}")
-    table.add_section()
-    table.add_row(f"{arch.layers} layers", "", f"{summary.parameters:,}", f"{summary.multiply_adds:,}")
-    called = describe(found.model, arch)
-    where = f"{name}: {called}" if called != name and not called.startswith(f"{name} ") else called
-    answer(f"{where}, input {arch.in_channels} x {_times(summary.image_size)}", "")
-    answer_table(table)
+        inventory = take_inventory(arch, summary.image_size)
+    if json_output:
+        answer_json({"model": name} | summary.to_dict() | (inventory.to_dict() if inventory else {}))
+        return
+    if inventory is None:
+        answer(*str(summary).split("\n"))
+        return
+    tables = [inventory.module_table()] if modules else []
+    tables += [inventory.parameter_table()] if parameters else []
+    answer(summary.title)
+    for table in tables:
+        answer("", *table)
+    answer("", *(line for each in inventory.sentences() for line in wrap(each, 80)))
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,3 @@ def _of_ours(config: Path) -> _Found | None:
         return _Found(str(settings["architecture"]), Arch(**ours["arch"]), int(ours["preprocess"]["size"]))
     except (OSError, ValueError, KeyError, TypeError, UsageError):
         return None
-
-
-def _times(numbers: tuple[int, ...]) -> str:
-    return " x ".join(map(str, numbers))

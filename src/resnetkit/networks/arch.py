@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from resnetkit.errors import UsageError, wrong_field
+from resnetkit.networks.elsewhere import ARGUMENTS
 
 BlockKind = Literal["basic", "bottleneck"]
 EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
@@ -82,9 +83,12 @@ class Arch:
         except ValidationError as error:
             first, names = error.errors()[0], [field.name for field in fields(cls)]
             name, given = wrong_field(first, names)
+            if name in ARGUMENTS:
+                raise UsageError(f"unknown field of a network {name!r}", remedy=ARGUMENTS[name]) from error
             if name not in names:
                 raise UsageError.unknown("field of a network", name[:80], names) from error
-            raise UsageError(f"{name} = {given} cannot be", why=first["msg"]) from error
+            remedy = ARGUMENTS.get(f"{name}={given}")
+            raise UsageError(f"{name} = {given} cannot be", why=first["msg"], remedy=remedy) from error
 
     def __post_init__(self) -> None:
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:

@@ -1,9 +1,15 @@
-"""The blocks that networks are stacked from: basic and bottleneck, residual and plain, in the order of either paper."""
+"""The blocks that networks are stacked from: basic and bottleneck, residual and plain, in the order of either paper.
+
+Every use of a layer is a module of its own and works on a copy, so that hooks see each one: see `docs/networks.md`.
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetkit.networks.arch import EXPANSION, Arch, BlockKind
+
+_PAPER = Arch(depths=(1, 1, 1, 1))
+"""What a block is like that stands alone."""
 
 
 class PadShortcut(nn.Module):
@@ -51,6 +57,7 @@ class Block(nn.Module):
     downsample: nn.Module
     drop_path: nn.Module
     relu: nn.Module
+    """The last one; those before it are numbered as the BatchNorms that they follow."""
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): (N, C, H, W) to (N, C', H', W'), before the addition and the last ReLU."""
@@ -59,66 +66,92 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
         out = self.drop_path(self.residual(x))
-        out += self.downsample(x)
+        out = out + self.downsample(x)
         return self.relu(out)
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions (paper, Figure 5 left)."""
+    """Two 3x3 convolutions (paper, Figure 5 left), as `BasicBlock(64, 128, stride=2)`.
+
+    Where `out_channels` or `stride` change the shape, a projection stands in the shortcut. `arch` says what else there
+    is to a network's blocks, biases for example; `first` marks the first of a network, `drop` is the probability of
+    stochastic depth. Parameters are what PyTorch's layers start with.
+    """
 
     expansion = EXPANSION["basic"]
     last_norm = "bn2"
 
     def __init__(
-        self, arch: Arch, in_width: int, width: int, stride: int, *, first: bool = False, drop: float = 0.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        arch: Arch = _PAPER,
+        *,
+        first: bool = False,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=arch.conv_bias)
-        self.bn1 = nn.BatchNorm2d(in_width if arch.preactivation else width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=arch.conv_bias)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=arch.conv_bias)
+        self.bn1 = nn.BatchNorm2d(in_channels if arch.preactivation else out_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=arch.conv_bias)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
         self.first = first
         if arch.residual:
-            self.downsample = _shortcut(arch, in_width, width, stride)
+            self.downsample = _shortcut(arch, in_channels, out_channels, stride)
             self.drop_path = _drop_path(drop)
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): convolution, BatchNorm, ReLU, convolution, BatchNorm."""
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))
 
 
 class Bottleneck(Block):
-    """1x1 to reduce, 3x3, 1x1 to restore four times the width (paper, Figure 5 right)."""
+    """1x1 to reduce, 3x3, 1x1 to restore four times the width (paper, Figure 5 right), as `Bottleneck(256, 64)`.
+
+    `width` channels inside, and `4 * width` that come out, as torchvision and timm count them. The rest is as for
+    `BasicBlock`; of `arch`, groups and where the stride stands count too.
+    """
 
     expansion = EXPANSION["bottleneck"]
     last_norm = "bn3"
 
     def __init__(
-        self, arch: Arch, in_width: int, width: int, stride: int, *, first: bool = False, drop: float = 0.0
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        arch: Arch = _PAPER,
+        *,
+        first: bool = False,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         before, on = (stride, 1) if arch.stride_on == "1x1" else (1, stride)
         out_width = width * self.expansion
         inner = arch.inner_width(width)
-        norms = (in_width, inner, inner) if arch.preactivation else (inner, inner, out_width)
-        self.conv1 = nn.Conv2d(in_width, inner, 1, before, bias=arch.conv_bias)
+        norms = (in_channels, inner, inner) if arch.preactivation else (inner, inner, out_width)
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, before, bias=arch.conv_bias)
         self.bn1 = nn.BatchNorm2d(norms[0])
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(inner, inner, 3, on, padding=1, groups=arch.groups, bias=arch.conv_bias)
         self.bn2 = nn.BatchNorm2d(norms[1])
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(inner, out_width, 1, bias=arch.conv_bias)
         self.bn3 = nn.BatchNorm2d(norms[2])
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()
         self.first = first
         if arch.residual:
-            self.downsample = _shortcut(arch, in_width, out_width, stride)
+            self.downsample = _shortcut(arch, in_channels, out_width, stride)
             self.drop_path = _drop_path(drop)
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): three times convolution and BatchNorm, with ReLU between."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
 
 
@@ -147,6 +180,7 @@ class _Preactivation(Block):
 
     first: bool
     bn1: nn.BatchNorm2d
+    relu1: nn.ReLU
 
     def behind(self, activated: Tensor) -> Tensor:
         """F after its first BatchNorm and ReLU."""
@@ -154,15 +188,14 @@ class _Preactivation(Block):
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x), with its own BatchNorm and ReLU in front."""
-        return self.behind(self.relu(self.bn1(x)))
+        return self.behind(self.relu1(self.bn1(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
-        activated = self.relu(self.bn1(x))
+        activated = self.relu1(self.bn1(x))
         out = self.drop_path(self.behind(activated))
         keeps_shape = isinstance(self.downsample, nn.Identity) and not self.first
-        out += x if keeps_shape else self.downsample(activated)
-        return out
+        return out + self.downsample(x if keeps_shape else activated)
 
 
 class PreactBasicBlock(_Preactivation, BasicBlock):
@@ -178,7 +211,7 @@ class PreactBottleneck(_Preactivation, Bottleneck):
 
     def behind(self, activated: Tensor) -> Tensor:
         """F after its first BatchNorm and ReLU."""
-        x = self.conv2(self.relu(self.bn2(self.conv1(activated))))
+        x = self.conv2(self.relu2(self.bn2(self.conv1(activated))))
         return self.conv3(self.relu(self.bn3(x)))
 
 

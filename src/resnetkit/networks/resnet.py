@@ -4,28 +4,33 @@ Parameters carry torchvision's names, in torchvision's order, so that published 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resnetkit.errors import UsageError
 from resnetkit.networks.arch import Arch, get_arch
 from resnetkit.networks.blocks import block_class
+from resnetkit.networks.elsewhere import ATTRIBUTES
 from resnetkit.networks.summary import summarise
 
 
 class ResNet(nn.Module):
     """The network that an `Arch` describes: stem, stages `layer1` to `layerN`, global average pooling, `fc`.
 
-    Input (N, C, H, W), normalised floats; output (N, num_classes), logits. Without `initialise` the convolutions keep
-    what PyTorch gave them, for parameters that are about to be loaded.
+    Input (N, C, H, W), normalised floats; output (N, num_classes), logits: what its children give, one after another.
+    Without `initialise` the convolutions keep what PyTorch gave them, for parameters that are about to be loaded.
     """
 
     def __init__(self, arch: Arch, *, initialise: bool = True) -> None:
         super().__init__()
+        if not isinstance(arch, Arch):
+            raise UsageError("a ResNet is built from an Arch", remedy='rk.create_model("resnet18")')
         summarise(arch, arch.native_size)  # refuses, before anything is built, what would take all memory
         self.arch = arch
         self.recompute = False
@@ -35,7 +40,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(arch.in_channels, arch.stem_width, kernel, stride, padding, bias=arch.conv_bias)
         # A pre-activation block brings its own BatchNorm and ReLU; the last block's output has to be given them here.
         self.bn1 = nn.Identity() if arch.preactivation else nn.BatchNorm2d(arch.stem_width)
-        self.relu = nn.Identity() if arch.preactivation else nn.ReLU(inplace=True)
+        self.relu = nn.Identity() if arch.preactivation else nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if arch.stem == "imagenet" else nn.Identity()
 
         block = block_class(arch.block, residual=arch.residual, preactivation=arch.preactivation)
@@ -46,13 +51,14 @@ class ResNet(nn.Module):
             for number in range(depth):
                 built += 1
                 drop = arch.drop_path * built / total
-                blocks.append(block(arch, in_width, width, stride if number == 0 else 1, first=built == 1, drop=drop))
+                blocks.append(block(in_width, width, stride if number == 0 else 1, arch, first=built == 1, drop=drop))
                 in_width = width * block.expansion
             self.add_module(name, nn.Sequential(*blocks))
-        last = [nn.BatchNorm2d(in_width), nn.ReLU(inplace=True)] if arch.preactivation else []
+        last = [nn.BatchNorm2d(in_width), nn.ReLU()] if arch.preactivation else []
         self.norm = nn.Sequential(*last)
 
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        # One child, so that all but the last two are the convolutions here as in torchvision's nets.
+        self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(in_width, arch.num_classes)
         if arch.init == "he" and initialise:
             for module in self.modules():
@@ -62,6 +68,24 @@ class ResNet(nn.Module):
             for name in self.stage_names:
                 for each in self.get_submodule(name).children():
                     nn.init.zeros_(each.get_submodule(block.last_norm).get_parameter("weight"))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name not in ATTRIBUTES:
+                raise
+            raise AttributeError(f"a ResNet has no {name!r}. Try: {ATTRIBUTES[name]}") from None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier."""
+        return self.arch.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """Channels that the classifier is given."""
+        return self.arch.out_widths[-1]
 
     def iter_stages(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield `("stem", …)`, `("layer1", …)`, …: each stage's output, (N, C, H, W), in order."""
@@ -82,9 +106,13 @@ class ResNet(nn.Module):
             x = out
         return self.norm(x)
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """What `forward_features` gives, (N, C', H', W'), to logits, (N, num_classes)."""
-        return self.fc(torch.flatten(self.avgpool(features), 1))
+    def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """What `forward_features` gives, (N, C', H', W'), to logits, (N, num_classes).
+
+        With `pre_logits` to what the classifier is given: pooled features, (N, num_features).
+        """
+        pooled = torch.flatten(self.avgpool(features), 1)  # also where someone has put in a pooling that does not
+        return pooled if pre_logits else self.fc(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to logits, (N, num_classes)."""
@@ -95,6 +123,13 @@ class ResNet(nn.Module):
         old = self.fc.weight
         self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
         self.arch = replace(self.arch, num_classes=num_classes)
+
+    reset_classifier = reset_head
+    """timm's name for it."""
+
+    def get_classifier(self) -> nn.Module:
+        """`fc`, by timm's name for it."""
+        return self.fc
 
 
 def recomputed(stage: nn.Module, x: Tensor) -> Tensor:
@@ -107,14 +142,27 @@ def recomputed(stage: nn.Module, x: Tensor) -> Tensor:
     blocks = list(stage.children())
     length = max(1, round(math.sqrt(len(blocks))))
     for start in range(0, len(blocks), length):
-        part = nn.Sequential(*blocks[start : start + length])
-        x = checkpoint(part, x, use_reentrant=False, context_fn=lambda part=part: (nullcontext(), _still(part)))
+        part = blocks[start : start + length]
+        # torch.compile takes no context of ours, and needs none: in its graph statistics move once, as they should.
+        contexts: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, part)}
+        x = checkpoint(_through, part, x, use_reentrant=False, **contexts)
     return x
 
 
+def _through(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+def _contexts(blocks: Sequence[nn.Module]) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around computing for the first time, and around computing again."""
+    return nullcontext(), _still(blocks)
+
+
 @contextmanager
-def _still(part: nn.Module) -> Iterator[None]:
-    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+def _still(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    norms = [module for block in blocks for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

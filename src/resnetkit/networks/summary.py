@@ -3,18 +3,19 @@
 They follow from the `Arch` by arithmetic, without torch and without building the network.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resnetkit.errors import UsageError
-from resnetkit.networks.arch import EXPANSION, Arch
+from resnetkit.networks.arch import EXPANSION, Arch, get_arch
 
 MOST_PARAMETERS = 2_000_000_000
 """8 GB of float32, twice as many as the widest residual network that was published has."""
 Shape = tuple[int, int, int]
+"""(C, H, W)."""
 LARGEST = 65_536
 """Pixels of a side, of any picture that can be."""
-"""(C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Summary:
-    """All rows of a network at one input size, and their sums."""
+    """All rows of a network at one input size, and their sums; as a text, a table of at most 80 columns."""
 
     arch: Arch
     image_size: tuple[int, int]
+    """Height and width in pixels."""
     stages: tuple[Stage, ...]
+    """The stem, each stage, and `fc`, in order."""
+    name: str = "network"
+    """What the network is called."""
 
     @property
     def parameters(self) -> int:
@@ -44,6 +49,19 @@ class Summary:
     def multiply_adds(self) -> int:
         """Multiply-adds of one image; half of what is often called FLOPs."""
         return sum(stage.multiply_adds for stage in self.stages)
+
+    @property
+    def title(self) -> str:
+        """What is summarised, in a line."""
+        return f"{self.name}, input {times((self.arch.in_channels, *self.image_size))}"
+
+    def __str__(self) -> str:
+        rows = [("stage", "output (C, H, W)", "parameters", "multiply-adds")]
+        rows += [
+            (each.name, times(each.output), f"{each.parameters:,}", f"{each.multiply_adds:,}") for each in self.stages
+        ]
+        rows.append((f"{self.arch.layers} layers", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"))
+        return "\n".join([self.title, "", *aligned(rows, numbers=2)])
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -64,13 +82,20 @@ class Summary:
         }
 
 
-def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
+def summarise(model: Any, image_size: int | tuple[int, int] | None = None) -> Summary:
     """Summarise a network for images of `image_size` pixels, a side or (height, width).
 
-    Multiply-adds are those of convolutions and the classifier, as the paper counts them.
-    Raises `UsageError` (exit code 2) for a network of more than `MOST_PARAMETERS`, and for a size below one pixel,
-    below the stem's kernel where it has no padding, or above `LARGEST`.
+    `model`: the name of a network, an `Arch`, a `ResNet`, or a `Classifier`. Without a size it is what the classifier
+    prepares images to, or what the network was drawn for. `print(rk.summarise("resnet18"))` shows a table; `stages`,
+    `parameters` and `multiply_adds` are its numbers. Multiply-adds are those of convolutions and the classifier, of one
+    image, as the paper counts them.
+    Raises `UsageError` (exit code 2) for an unknown name, a network that was changed by hand, one of more than
+    `MOST_PARAMETERS`, and for a size below one pixel, below the stem's kernel where it has no padding, or above
+    `LARGEST`.
     """
+    name, arch, native_size, network = _described(model)
+    if image_size is None:
+        image_size = native_size
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
     stem = _Tally(arch.conv_bias)
@@ -86,14 +111,63 @@ def summarise(arch: Arch, image_size: int | tuple[int, int]) -> Summary:
         head.normalise(x[0])
     head.convolve((x[0], 1, 1), arch.num_classes)
     stages.append(head.stage("fc", (arch.num_classes,)))
-    summary = Summary(arch, image_size, tuple(stages))
+    summary = Summary(arch, image_size, tuple(stages), name)
     if summary.parameters > MOST_PARAMETERS:
         raise UsageError(
             "the network is too large",
             why=f"it has {summary.parameters:,} parameters",
             remedy=f"at most {MOST_PARAMETERS:,}",
         )
+    if network is not None:
+        _check_unchanged(network, summary)
     return summary
+
+
+def _described(model: Any) -> tuple[str, Arch, int, Any]:
+    """Name, `Arch`, side in pixels, and the network if there is one. It is known by what it has, without torch."""
+    if isinstance(model, str):
+        arch = get_arch(model)
+        return model, arch, arch.native_size, None
+    if isinstance(model, Arch):
+        return "network", model, model.native_size, None
+    if isinstance(arch := getattr(model, "arch", None), Arch):
+        return "network", arch, arch.native_size, model
+    network = getattr(model, "network", None)
+    if isinstance(arch := getattr(network, "arch", None), Arch):
+        return model.model, arch, model.preprocess.size, network
+    raise UsageError(
+        f"a {type(model).__name__} cannot be summarised",
+        remedy="a network's name, an Arch, a ResNet, or what rk.load gives",
+    )
+
+
+def _check_unchanged(network: Any, summary: Summary) -> None:
+    held = sum(parameter.numel() for parameter in network.parameters())
+    if held != summary.parameters:
+        raise UsageError(
+            "the network was changed by hand",
+            why=f"it has {held:,} parameters, and by its arch there would be {summary.parameters:,}",
+            remedy="net.reset_head(classes) for another head",
+        )
+
+
+def times(numbers: Sequence[int]) -> str:
+    """A shape as it is written: `64 x 56 x 56`."""
+    return " x ".join(map(str, numbers))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: int) -> list[str]:
+    """Lines of a table whose first row is its heading; the last `numbers` columns stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = len(widths) - numbers
+    lines = [
+        "  ".join(
+            f"{cell:{'<' if at < left else '>'}{width}}"
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 @dataclass

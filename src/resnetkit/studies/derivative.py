@@ -87,7 +87,7 @@ def check_identity(shape: str, seed: int) -> Identity:
     arch = get_arch("resnet20", widths=(4, 4, 4), stem_width=4, **SHAPES[shape])
     with torch_seed(seed, "identity"):
         kind = block_class(arch.block, residual=arch.residual, preactivation=arch.preactivation)
-        block: Block = kind(arch, 4, 4, 1).double().eval()
+        block: Block = kind(4, 4, 1, arch).double().eval()
         x = torch.randn(1, 4, 4, 4, dtype=torch.float64)
     size, nudge = x.numel(), 1e-6
     with torch.no_grad():

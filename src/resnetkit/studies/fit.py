@@ -179,17 +179,11 @@ def build_network(shape: str, depth: int, data: Data, *, seed: int, init: str = 
 
 
 def without_norm(network: ResNet) -> ResNet:
-    """Take every BatchNorm out of a network, in place; no field of `Arch` says this, for no paper's net is like it.
-
-    ReLUs then work on a copy: a BatchNorm in front of a shortcut's ReLU gave them one, and in its absence they would
-    overwrite what the shortcut carries.
-    """
+    """Take every BatchNorm out of a network, in place; no field of `Arch` says this, for no paper's net is like it."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, nn.Identity())
-            elif isinstance(child, nn.ReLU):
-                child.inplace = False
     return network
 
 
