@@ -104,15 +104,15 @@ def test_the_longest_line_of_an_epoch_fits() -> None:
 def test_the_result_is_told_once(here: Path, cli) -> None:
     told = cli(*SAID["train digits"])
     assert told.out.count("top-1") == 1
-    assert "test: top-1" in told.out
-    assert "test: top-1" not in told.err
+    assert "test top-1" in told.out
+    assert "test top-1" not in told.err
 
 
 def test_python_is_told_the_result_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     small = {"depths": (1, 1), "widths": (8, 16), "strides": (1, 2), "stem_width": 8}
     rk.train("digits", out=tmp_path / "run", steps=1, model=small)
     said = capfd.readouterr()
-    assert (said.err.count("test: top-1"), said.out) == (1, "")
+    assert (said.err.count("test top-1"), said.out) == (1, "")
 
 
 def test_whole_epochs_are_whole_numbers_and_the_validation_loss_is_there(here: Path, cli) -> None:

@@ -90,7 +90,7 @@ def result_lines(figures: Mapping[str, Any], folder: Path | None) -> list[str]:
     top1, loss = f"top-1 {figures['top1']:.2f} % of {figures['count']:,} images", f"loss {figures['loss']:.3f}"
     best = f"best weights of step {figures['best_step']:,}, " if figures["best_step"] else ""
     time = duration(figures["seconds"])
-    return [f"{figures['split']}: {top1}, {loss}; {time} of training", f"model: {best}in {folder}"]
+    return [f"{figures['split']} {top1}, {loss}; {time} of training", f"model: {best}in {folder}"]
 
 
 def doubts_of_loss(recipe: Recipe, labels: Tensor | None, classes: int, weights: Tensor | None) -> list[str]:
