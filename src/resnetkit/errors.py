@@ -62,6 +62,17 @@ class ResnetkitError(Exception):
             line += f" Try: {remedy}"
         super().__init__(" ".join(line.split()))
 
+    def brief(self, most: int) -> str:
+        """The line in at most so many characters where a shorter `why`, or else `what`, suffices for that."""
+        excess = len(str(self)) - most
+        if excess <= 0:
+            return str(self)
+        text = str(self)
+        for part in (" ".join((self.why or "").split()), " ".join(self.what.split())):
+            if len(part) > excess + 40:
+                return text.replace(part, f"{part[: len(part) - excess - 1].rstrip()}…", 1)
+        return text
+
 
 class UsageError(ResnetkitError):
     """A flag, a name or a recipe that cannot be."""

@@ -57,6 +57,9 @@ QUICK_ANSWERS = {
     "list data": (("list", "data"), set()),
     "summary": (("summary", "resnet50"), set()),
     "summary of a changed network": (("summary", "resnet34", "--model.shortcut", "A"), set()),
+    "summary of weights that ship": (("summary", "resnet8.digits"), set()),
+    "summary of weights to be fetched": (("summary", "resnet50.imagenet1k_v2"), set()),
+    "help with all keys": (("train", "--help-all"), set()),
 }
 """Commands that compute with no network, and what they leave alone beside torch and NumPy."""
 
@@ -148,6 +151,42 @@ def test_summary_of_a_run(digits_run: Path, cli) -> None:
     assert report["image_size"] == [8, 8]
 
 
+SUMMARIES = {
+    "resnet20": "resnet20, input 3 x 32 x 32",
+    "resnet20 --model.depths 1,1,1": "resnet20 changed: depths 1,1,1 (8 layers), input 3 x 32 x 32",
+    "resnet18 --model.name resnet18": "resnet18, input 3 x 224 x 224",
+    "resnet8.digits": "resnet8.digits: resnet20 changed: depths 1,1,1, widths 32,64,128, stem_width 32 (8 layers)",
+    "resnet50.a3_in1k": "resnet50.a3_in1k: resnet50, input 3 x 160 x 160",
+    "run": "run: resnet20 changed: depths 1,1, widths 8,16, strides 1,2, stem_width 8 (6 layers), input 1 x 8 x 8",
+    "run/model": "run/model: resnet20 changed: depths 1,1, widths 8,16",
+}
+
+
+@pytest.mark.parametrize("words", SUMMARIES)
+def test_summary_takes_whatever_has_a_network_and_says_how_it_was_changed(
+    words: str, digits_run: Path, tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(digits_run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert cli("summary", *words.split()).out.startswith(SUMMARIES[words])
+
+
+def test_training_says_how_its_network_was_changed(tmp_path: Path, cli) -> None:
+    said = cli("train", "--out", tmp_path / "run", *QUICK).err
+    assert "resnet20 changed: depths 1,1, widths 8,16, strides 1,2, stem_width 8 (6 layers)" in said
+
+
+@pytest.mark.parametrize("words", ["list models", "summary resnet152", "list weights"])
+def test_what_computes_nothing_takes_less_than_two_seconds_of_the_processor(words: str) -> None:
+    code = (
+        "import sys, time; from resnetkit.cli.app import main\n"
+        f"try: main({words.split()!r})\n"
+        "except SystemExit: print(time.process_time(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(done.stderr) < 2
+
+
 @pytest.mark.parametrize("kind", ["recipes", "weights", "data"])
 def test_lists(kind: str, cli) -> None:
     rows = json.loads(cli("list", kind, "--json").out)[kind]
@@ -214,6 +253,17 @@ BAD_INPUT = {
     "unknown class": (("evaluate", "run", "lacks"), 3, "the classifier does not know blue, green, red"),
     "top 0": (("predict", "run", "flat", "--top", 0), 2, "--top 0 cannot be"),
     "size 0": (("summary", "resnet18", "--image-size", 0), 2, "0 x 0 px cannot be"),
+    "weights of that name": (("summary", "resnet8"), 2, "Try: resnet8.digits or resnet8.fashion-mnist"),
+    "change of weights": (("summary", "run", "--model.depths", 1), 2, "--model.depths cannot change run"),
+    "hint that is not needed": (("predict", "run", "flat", "--size", 8), 2, "--size would change nothing in run"),
+    "idle key": (("train", "--optim.momentum", 0.5, "--optim.name", "adam"), 2, "it needs --optim.name sgd"),
+    "idle key of the head": (
+        ("train", "one", "--recipe", "head", "--epochs", 3),
+        2,
+        "it needs --transfer.mode finetune",
+    ),
+    "idle flag": (("train", "--allow-change", "seed"), 2, "it needs --resume"),
+    "two networks": (("train", "--model", "resnet20", "--model.name", "resnet32"), 2, "are two. Try: one of them"),
     "mean of three": (("train", "--data.mean", 0, 0, 0, "--data.std", 1, 1, 1), 2, "the images have 1 channels"),
     "unknown list": (("list", "model"), 2, "models"),
     "unknown weights": (("train", "--weights", "resnet18.imagenet1k_v9"), 2, "unknown weights"),
@@ -254,6 +304,7 @@ def test_bad_input_is_one_line_and_an_exit_code_and_changes_nothing(
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert done.err.splitlines()[-1] == errors[0]
+    assert len(errors[0]) <= 4 * 80
     assert done.out == ""
     assert _tree(workshop) == before
 

@@ -8,7 +8,8 @@ import resnetkit as rk
 from conftest import TINY
 from pictures import samples, write_tar
 from resnetkit.data.load import load_data
-from resnetkit.machine.console import Reporter, download_bar
+from resnetkit.machine import console
+from resnetkit.machine.console import Reporter, download_bar, duration, fitted
 
 
 @pytest.fixture
@@ -97,3 +98,62 @@ def test_quiet_training_indexes_shards_in_silence(
         said = capfd.readouterr().err
         assert ("images indexed" in said) != quiet
         assert bool(said) != quiet
+
+
+FITTED = {
+    "short": ("data      digits", ["data      digits"]),
+    "label": ("note      " + "word " * 6, ["note      word word word word", "          word word"]),
+    "two words": ("left out  " + "word " * 6, ["left out  word word word word", "          word word"]),
+    "indent": ("  " + "word " * 7, ["  word word word word word", "  word word"]),
+    "plain": ("word " * 7, ["word word word word word word", "  word"]),
+    "path": ("run       a/" + "b" * 30 + " c", ["run", "          a/" + "b" * 30, "          c"]),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_line_goes_on_where_its_text_begins_and_words_stay_whole(name: str) -> None:
+    line, expected = FITTED[name]
+    assert fitted(line.rstrip(), 30) == expected
+    assert fitted(line, None) == [line]
+
+
+def test_lines_are_fitted_to_a_terminal_and_to_nothing_else(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "note      " + "word " * 40
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Reporter().line(line)
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    monkeypatch.setenv("COLUMNS", "60")
+    Reporter().line(line)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) > 1
+    assert max(map(len, said)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (45, "45 s"), (99.4, "99 s"), (99.6, "2 min"), (541, "9 min"), (7800, "2 h 10 min"), (9e4, "25 h")],
+)
+def test_a_duration_is_said_in_one_unit(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_the_time_that_work_takes_is_said_once_as_measured_behind_the_first_moves(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is ours: 100 s for the first two steps, in which things are made ready, and 1 s for each later one."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for total, done, beside, expected in (
+        (600, 0, 0.0, ["time      about 10 min for 30 epochs"]),
+        (600, 0, 0.5, ["time      about 15 min for 30 epochs"]),
+        (600, 540, 0.0, ["time      about 60 s for 30 epochs"]),
+        (20, 0, 0.0, []),
+    ):
+        now = [0.0]
+        monkeypatch.setattr(console.time, "monotonic", lambda now=now: now[0])
+        with Reporter().progress(total, done, 64, what="30 epochs", beside=beside) as progress:
+            for step in range(done + 1, total + 1):
+                now[0] += 100 if step <= done + 2 else 1
+                progress(step)
+        assert capfd.readouterr().err.splitlines() == expected

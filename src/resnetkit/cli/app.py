@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from resnetkit import __version__
+from resnetkit.cli.helppage import ALL, Page, print_all
 from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
+from resnetkit.cli.slips import in_our_words, with_lists_apart
 from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError, clipped
 from resnetkit.machine.torchrun import place
 
@@ -24,18 +26,23 @@ app = App(
 
     Start with `resnetkit train`: it needs nothing but this command, and a minute.
     Then `resnetkit train photos/` with a folder of pictures for each class.
+    `resnetkit COMMAND --help` explains a command.
     """,
-    help_epilogue="Results go to stdout, progress to stderr. `resnetkit COMMAND --help` explains a command.",
+    help_epilogue="Results go to stdout, progress to stderr.",
     version=__version__,
     # Plain text: rendering Markdown would import pygments and cost a third of the time that --help takes.
     help_format="plaintext",
     result_action="return_value",
+    help_formatter=Page(),
+    default_parameter=Parameter(negative_iterable=()),
 )
 
 COMMANDS = (
     *("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "push", "study", "summary", "list"),
 )
 
+LONGEST = 4 * 80 - len("error: ")
+"""Characters of an error; `--debug` shows all of it."""
 NO_MEMORY = ("failed to map segment", "cannot allocate memory")
 """What the system's loader says of a library for which there is no room."""
 
@@ -60,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_streams()
     say_notes()
     try:
-        code = app(words, exit_on_error=False, print_error=False)
+        code = _run(words)
         finish_answer()
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             for line in "".join(traceback.format_exception(error)).splitlines():
-                aside(line)
+                aside(line, whole=True)
         code = _report(error)
     code = code if isinstance(code, int) else 0
     if not place().alone:
@@ -76,6 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _run(words: Sequence[str]) -> object:
+    """Carry out a command; gives what it returns."""
+    if ALL in words:
+        return print_all(app, words)
+    if any("," in word for word in words) and any(word.startswith("--") for word in words):
+        from resnetkit.cli.keys import lists
+
+        words = list(with_lists_apart(words, lists()))
+    return app(words, exit_on_error=False, print_error=False)
+
+
 def _report(error: BaseException) -> int:
     """Say what happened in one line on stderr; give the exit code, which says it where nobody reads the line."""
     if isinstance(error, SystemExit):
@@ -84,12 +102,12 @@ def _report(error: BaseException) -> int:
         return _say("interrupted.", 130)
     known = _known(error)
     if known is not None:
-        return known.exit_code if known.said else _say(str(known), known.exit_code)
+        return known.exit_code if known.said else _say(known.brief(LONGEST), known.exit_code)
     return _say(f"a fault in resnetkit: {type(error).__name__}: {error}. Try: the same with --debug, and report it", 1)
 
 
 def _say(what: str, code: int) -> int:
-    aside(f"error: {' '.join(what.split())}")
+    aside(f"error: {' '.join(what.split())}", whole=True)
     return code
 
 
@@ -97,7 +115,7 @@ def _known(error: BaseException) -> ResnetkitError | None:
     if isinstance(error, ResnetkitError):
         return error
     if isinstance(error, CycloptsError):
-        return UsageError(_usage(error), remedy="--help")
+        return in_our_words(error, COMMANDS) or UsageError(_usage(error), remedy="--help")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"the name {clipped(str(error.filename))} cannot be", why="it is too long for a file")
     if isinstance(error, OSError) and error.filename is not None:

@@ -12,8 +12,8 @@ Rows = list[dict[str, Any]]
 def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_output: Json = False) -> None:
     """List models, recipes, weights or data sets.
 
-    resnetkit list models     networks: size, work, where they are from, which weights there are
-    resnetkit list weights    published weights, and which of them are on this machine
+    resnetkit list models     networks: size, work, source, and their weights
+    resnetkit list weights    published weights, and which of them are here
 
     Parameters
     ----------
@@ -27,14 +27,15 @@ def list_command(kind: Literal["models", "recipes", "weights", "data"], *, json_
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, int(kind not in DENSE), 0, 0))
     for heading, value in rows[0].items():
         number = isinstance(value, int | float)
         table.add_column(
-            heading.replace("_", "-"),
+            HEADINGS.get(heading, heading),
             justify="right" if number else "left",
-            no_wrap=heading not in ("weights", "what it is", "from"),
+            no_wrap=heading not in FOLDED and (kind, heading) not in WIDTHS,
             overflow="fold",
+            max_width=WIDTHS.get((kind, heading)),
         )
     for row in rows:
         table.add_row(*map(_brief, row.values()))
@@ -118,10 +119,20 @@ ROWS: dict[str, Callable[[], Rows]] = {
 }
 
 
+HEADINGS = {"parameters": "params", "multiply_adds": "MACs", "pixels": "px"}
+"""Of columns that are narrower than their names."""
+FOLDED = ("what it is", "from")
+"""Columns whose words may go on in the next line."""
+DENSE = ("models",)
+"""Tables with one space between columns, to fit 80 characters."""
+WIDTHS = {("models", "source"): 9, ("models", "weights"): 30}
+"""Of columns that would not leave the others their place among 80 characters."""
+
+
 def _brief(value: object) -> str:
-    """A value for a table: large numbers in millions or billions; of names of weights what tells them apart."""
+    """A value for a table: large numbers in millions or billions, names with spaces between."""
     if isinstance(value, list):
-        return " ".join(name.partition(".")[2].removeprefix("imagenet1k_").removesuffix("_in1k") for name in value)
+        return " ".join(value)
     if isinstance(value, float):
         return f"{value:.2f}"
     if not isinstance(value, int) or abs(value) < 10_000:

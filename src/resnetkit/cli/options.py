@@ -14,10 +14,12 @@ from resnetkit.errors import UsageError
 from resnetkit.weights.hints import Hints, read_classes
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
-RECIPE_KEYS = Group("Recipe keys", help="Each overrides the recipe's own value.", sort_key=9)
+SELDOM = Group("Seldom needed", sort_key=7)
+RECIPE_KEYS = Group("Recipe keys", sort_key=9)
+NETWORK_KEYS = Group("Keys of the network", sort_key=9)
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto takes bf16 where it is native.")]
-DataRoot = Annotated[Path | None, Parameter(help="Where named sets lie; nothing is downloaded there.")]
+DataRoot = Annotated[Path | None, Parameter(group=SELDOM, help="Where named sets lie; nothing is downloaded there.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")]
 Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]
 Model = Annotated[str, Parameter(name="MODEL", help="A run's folder, a model's, a file, a hub id, a name.")]

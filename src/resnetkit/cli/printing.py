@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from resnetkit.errors import StorageError
-from resnetkit.machine.console import PlainConsole, shown
+from resnetkit.machine.console import PlainConsole, fitted, shown
 
 
 def open_streams() -> None:
@@ -34,9 +34,10 @@ def open_streams() -> None:
 
 
 def answer(*lines: str) -> None:
-    """Lines on stdout. Raises `StorageError` (exit code 7) where they cannot be written."""
+    """Lines on stdout, as wide as that is. Raises `StorageError` (exit code 7) where they cannot be written."""
+    room = console().room
     with _to_reader():
-        print(*map(shown, lines), sep="\n")
+        print(*(part for line in lines for part in fitted(shown(line), room)), sep="\n")
 
 
 def answer_json(report: dict[str, Any]) -> None:
@@ -59,10 +60,14 @@ def console() -> PlainConsole:
     return PlainConsole()
 
 
-def aside(line: str) -> None:
-    """One line on stderr; where nobody reads it, or it cannot be written, the answer is worth more than the line."""
+def aside(line: str, *, whole: bool = False) -> None:
+    """One line on stderr, on a terminal in as many as it takes unless it is to stay `whole`.
+
+    Where nobody reads it, or it cannot be written, the answer is worth more than the line.
+    """
+    room = None if whole else PlainConsole(stderr=True).room
     try:
-        print(shown(line), file=sys.stderr, flush=True)
+        print(*fitted(shown(line), room), sep="\n", file=sys.stderr, flush=True)
     except OSError:
         _silence(2)
 

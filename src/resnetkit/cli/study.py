@@ -21,7 +21,7 @@ def study_command(
 ) -> None:
     """Put a claim about residual networks to the test.
 
-    resnetkit study degradation --quick     are deeper plain nets worse, and residual ones not?
+    resnetkit study degradation --quick     are deeper plain nets worse?
     resnetkit study gradients --quick       do their gradients vanish?
     resnetkit study lesion --quick          what if a block is taken out?
 

@@ -1,5 +1,8 @@
 """How something is said on a terminal: text that a stranger named is made harmless, lines and bars go to stderr."""
 
+import os
+import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +30,31 @@ def shown(text: str) -> str:
     )
 
 
+def fitted(line: str, width: int | None) -> list[str]:
+    """A line in as many as it takes at `width` characters, later ones set in to where its text begins.
+
+    Words stay whole, for one may be a path; without a width the line stays whole.
+    """
+    if width is None or len(line) <= width:
+        return [line]
+    label = re.match(r"\S+( \S+)? {2,}| +|", line)
+    indent = " " * (label.end() if label is not None and label.end() else 2)
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+def duration(seconds: float) -> str:
+    """About how long that is, for people: one unit, or hours with their minutes."""
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest:02} min" if hours < 10 else f"{round(minutes / 60)} h"
+
+
 class PlainConsole(Console):
     """A console on which a text is no more than a text: without markup, emoji names, or what a terminal would obey.
 
@@ -41,6 +69,11 @@ class PlainConsole(Console):
         can = shown(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
         return super().render_str(can, **settings)
 
+    @property
+    def room(self) -> int | None:
+        """Characters of a line: of a terminal, or what COLUMNS says; a file has no end of the line."""
+        return self.width if self.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+
     def on_broken_pipe(self) -> None:
         """Rich would leave the program where the reader has gone; a run of hours is worth more than its lines."""
         self.quiet = True
@@ -49,9 +82,11 @@ class PlainConsole(Console):
 class Reporter:
     """Lines and a progress bar on stderr; on something other than a terminal, lines only; in a notebook, one output."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, tells_result: bool = True) -> None:
         self.console = PlainConsole(stderr=True, quiet=quiet, soft_wrap=True)
         self.panel = Panel() if self.console.is_jupyter and not quiet else None
+        self.tells_result = tells_result
+        """False where whoever asked for the work tells its result, so that it is not told twice."""
 
     def passing(self, text: str) -> None:
         """Say a line of which there are many: in a notebook each takes the place of the one before."""
@@ -61,12 +96,13 @@ class Reporter:
             self.panel.passing(shown(text))
 
     def line(self, text: str) -> None:
-        """Say one line."""
+        """Say one line; on a terminal that is too narrow for it, several."""
         if self.panel is not None:
             self.panel.line(shown(text))
             return
         try:
-            self.console.print(text)
+            for part in fitted(shown(text), self.console.room):
+                self.console.print(part)
         except OSError:
             self.console.quiet = True  # nobody reads, or the disk of the log is full: training goes on
 
@@ -79,12 +115,15 @@ class Reporter:
         unit: str = "steps",
         *,
         rate: str | None = "images/s",
+        what: str | None = None,
+        beside: float = 0.0,
     ) -> Iterator[Callable[..., None]]:
         """A bar over `total` of what `unit` names, `done` of which are behind us; gives the function that moves it.
 
         The function takes how many are behind us, and the total where that was not known before. The bar says how fast
         it goes in `rate`, of which `images_per_step` make one of the unit; none says nothing, for what takes minutes
-        each.
+        each. Where what is left takes long, a line says once how long about, as measured behind the first units:
+        for `what`, and with `beside` as the share of time that other work takes.
         """
 
         def columns() -> "Sequence[ProgressColumn]":
@@ -98,12 +137,47 @@ class Reporter:
             yield _notebook_bar(self.panel, total, done, images_per_step, f"{unit}, {{speed:,.0f}} {rate}")
             self.panel.end_bar()
             return
-        with _bar(self.console, columns, "", total=total, completed=done, speed=0.0) as move:
-            yield lambda step, of=None: move(
-                completed=step,
-                total=of or total,
-                speed=(step - done) * images_per_step / max(1e-9, time.monotonic() - began),
+        forecast = _Forecast(done) if rate else None
+
+        def moved(step: int, of: int | None = None) -> None:
+            most = of or total
+            move(
+                completed=step, total=most, speed=(step - done) * images_per_step / max(1e-9, time.monotonic() - began)
             )
+            if forecast is not None and most and (seconds := forecast.seconds(step, most)) is not None:
+                left = seconds * (1 + beside)
+                if left >= LONG:
+                    self.line(f"time      about {duration(left)} for {what or f'{most - done:,} {unit}'}")
+
+        with _bar(self.console, columns, "", total=total, completed=done, speed=0.0) as move:
+            yield moved
+
+
+LONG = 30.0
+"""Seconds of work that are worth a line before."""
+
+
+class _Forecast:
+    """How long a whole piece of work takes, said once, when some of it has been seen."""
+
+    WARM, MOVES, SECONDS = 2, 5, 2.0
+    """Moves that do not count, for things are made ready in them; moves, and seconds, that are enough to go by."""
+
+    def __init__(self, done: int) -> None:
+        self.done, self.moves, self.given = done, 0, False
+        self.step, self.began = done, 0.0
+
+    def seconds(self, step: int, total: int) -> float | None:
+        """For all that was left in the beginning; None while that is not known, and once it was said."""
+        self.moves += 1
+        if self.moves <= self.WARM:
+            self.step, self.began = step, time.monotonic()
+            return None
+        passed = time.monotonic() - self.began
+        if self.given or self.moves < self.WARM + self.MOVES or passed < self.SECONDS or step <= self.step:
+            return None
+        self.given = True
+        return passed / (step - self.step) * (total - self.done)
 
 
 def _notebook_bar(panel: Panel, total: int | None, done: int, images_per_step: int, beside: str) -> Callable[..., None]:

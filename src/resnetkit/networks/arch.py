@@ -242,3 +242,19 @@ def get_arch(name: str, **changes: Any) -> Arch:
         raise UsageError.unknown("model", name, VARIANTS, remedy="resnetkit list models")
     settings: dict[str, Any] = asdict(VARIANTS[name]) | changes
     return Arch(**settings)
+
+
+def describe(name: str, arch: Arch) -> str:
+    """What a network is called: its variant, and where other fields than channels and classes differ from it, which.
+
+    For example "resnet20 changed: depths 1,1,1, widths 32,64,128 (8 layers)".
+    """
+    if name not in VARIANTS:
+        return f"{name} ({arch.layers} layers)"
+    given, known = asdict(arch), asdict(VARIANTS[name])
+    changed = [
+        f"{field} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for field, value in given.items()
+        if value != known[field] and field not in ("in_channels", "num_classes")
+    ]
+    return f"{name} changed: {', '.join(changed)} ({arch.layers} layers)" if changed else name

@@ -1,12 +1,14 @@
 """What may end a run between two steps, or send it back: a signal, files that are lost, a loss that is not finite."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
 from resnetkit.data.unreadable import too_many
-from resnetkit.errors import DataError, DivergedError, ResnetkitError, StoppedError
+from resnetkit.errors import DataError, DivergedError, ResnetkitError, StoppedError, StorageError
 from resnetkit.machine.signals import Stopping, exit_code
+from resnetkit.networks.resnet import ResNet
 from resnetkit.training.setup import Setup
 from resnetkit.training.state import State
 from resnetkit.training.step import StepResult
@@ -34,6 +36,7 @@ class Guards:
         if not number:
             return
         state.save(must=True)
+        keep_best(setup, state)
         folder = setup.run.folder
         saved = f"everything up to step {state.step:,} is saved in {folder}"
         if number == FILES_LOST:
@@ -96,6 +99,27 @@ class Guards:
         if split.pixels is not None:
             return []  # in memory: no file to look at
         return [split.name(int(i)) for i in self.state.plan.order.mine(self.state.step)[1]]
+
+
+def keep_best(setup: Setup, state: State) -> None:
+    """Make the best weights so far the run's model, so that it can be used before the run goes on."""
+    if not state.best or not setup.ranks.first:
+        return
+    network = ResNet(setup.network.arch, initialise=False)
+    network.load_state_dict(state.best_weights)
+    classifier, best = setup.classifier(network), state.best
+    figures = {"split": "validation", "count": len(setup.validation_split), "top1": best["top1"], "loss": best["loss"]}
+    classifier.metrics = {"unfinished": f"step {best['step']:,} of {state.plan.total_steps:,}"} | figures
+    folder = setup.run.folder
+    with suppress(StorageError):  # the checkpoint is what matters
+        classifier.save(folder / "model")
+        at = f"step {best['step']:,}" if best["step"] else "the head alone"
+        setup.say(
+            [
+                f"kept      the best weights so far, of {at}: validation {best['top1']:.2f} %",
+                f"use them  resnetkit predict {quote(str(folder))} PICTURE",
+            ]
+        )
 
 
 def stopped(number: int, why: str, folder: Path | None = None) -> StoppedError:

@@ -26,7 +26,13 @@ def fit(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     setup.ranks.straggler()  # who was slow to start does not count
     if state.tally.count and plan.ends_epoch(state.step):
         end_epoch(setup, plan, state, guards)  # stopped while it was being scored
-    with setup.reporter.progress(plan.total_steps, state.step, plan.batch_size) as move_bar:
+    left = f"{plan.epochs_text()} epochs"
+    if state.step:
+        left = f"what is left of {left}"
+    setup.reporter.line(progress.EPOCHS)
+    with setup.reporter.progress(
+        plan.total_steps, state.step, plan.batch_size, what=left, beside=_validation_share(setup)
+    ) as move_bar:
         while state.step < plan.total_steps:  # once; and once more after a roll-back
             stepper.train_mode()
             for batch in plan.batches(start=state.step):
@@ -68,7 +74,7 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     }
     _name_straggler(setup, elapsed)
     setup.write(event="epoch", **row)
-    setup.reporter.passing(progress.epoch_line(row, best=best))
+    setup.reporter.passing(progress.epoch_line(row, plan.epochs_text(state.step), plan.epochs_text(), best=best))
     state.start_epoch()
     is_last = state.step == plan.total_steps
     if is_last or round(row["epoch"]) % setup.recipe.checkpoint.every_epochs == 0:
@@ -82,6 +88,11 @@ def score_split(setup: Setup, network: ResNet, split: Split, between: Callable[[
     setup.ranks.copy_from_first(network.buffers())
     classifier = setup.classifier(network)
     return score(classifier, split, workers=setup.recipe.data.workers, ranks=setup.ranks, between=between)
+
+
+def _validation_share(setup: Setup) -> float:
+    """What scoring takes beside a training epoch: an image forward only is about a third of one forward and back."""
+    return len(setup.validation_split) / (3 * len(setup.train_split))
 
 
 def _name_straggler(setup: Setup, elapsed: float) -> None:

@@ -45,6 +45,12 @@ class Plan:
         """How often each image has been seen once `step` steps are behind us."""
         return step * self.batch_size / self.order.count
 
+    def epochs_text(self, step: int | None = None) -> str:
+        """The same for people, of the whole run where no step is given: a whole number where an epoch ends."""
+        step = self.total_steps if step is None else step
+        epochs = self.epochs(step)
+        return f"{epochs:.0f}" if self.order.ends_epoch(step) else f"{epochs:.2f}"
+
 
 def make_plan(setup: Setup) -> Plan:
     """The plan of a run. Raises `UsageError` (exit code 2) where a rank's part of a batch would be one image."""

@@ -46,6 +46,7 @@ def train(
     accept_data_change: bool = False,
     data_root: str | Path | None = None,
     quiet: bool = False,
+    reporter: Reporter | None = None,
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -59,6 +60,7 @@ def train(
     and exactly as if it had not been stopped; where there is none yet, it begins.
     `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
     it go on with other images.
+    `quiet` says nothing on stderr; `reporter` says it elsewhere, or leaves the result to the caller.
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`. `model` may also be
     the name of a network or an `Arch`, of which the data say the channels and classes.
     Its `metrics` have the figures of the test split, `count, loss, top1, top5`, under `validation` those of the
@@ -71,7 +73,8 @@ def train(
     changes, source = recipe_changes(changes), source_of(data)
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
-        reporter = Reporter(quiet=quiet or not peers.first)
+        reporter = reporter or Reporter(quiet=quiet)
+        reporter.console.quiet |= not peers.first
         folder: Path | None = None
         try:
             if not peers.alone:
@@ -137,8 +140,9 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
     weights = class_weights(setup.train_split, len(setup.data.classes)) if balanced else None
     stepper = Stepper(setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights)
     state = State(setup, plan, stepper)
-    length = f"{plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
+    length = f"{plan.epochs_text()} epochs: {plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
     setup.say(progress.announcement(setup, length))
+    setup.say(progress.doubts_of_loss(recipe, setup.train_split.labels, len(setup.data.classes), weights))
     with setup.exclusive():
         if run.reached is not None:
             if not accept_data_change:
@@ -178,7 +182,8 @@ def _begin_with_head(setup: Setup, state: State) -> None:
     state.extra = _told(setup, solved)
     state.best = {"step": 0} | validation.to_dict()
     state.best_weights = copy_of(setup.network)
-    setup.say([f"head alone: validation {validation.top1:.2f} %; now all layers that are not frozen"])
+    scored = f"head alone: validation {validation.top1:.2f} %"
+    setup.say([f"{scored}; now all layers that are not frozen; Ctrl-C keeps the best"])
 
 
 def _finish_layers(setup: Setup, state: State) -> Classifier:
@@ -216,7 +221,9 @@ def _finish(
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
     setup.write(event="end", **figures)
-    setup.say([progress.result_line(figures), *progress.left_out(lost)])
+    setup.say(progress.left_out(lost))
+    if setup.reporter.tells_result:
+        setup.say(progress.result_lines(figures, classifier.folder))
     return classifier
 
 

@@ -52,10 +52,18 @@ def load(
     require(size=size)
     for share, spread in zip_longest(mean or (), std or ()):
         require(mean=share, std=spread)
+    said = {"model": model, "mean": mean, "std": std, "size": size, "classes": classes, "which": which}
     name = spelled(source)
     path = OWN.get(name, Path(name))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
-        return load_classifier(path, device=device, precision=precision)
+        if given := next((name for name, value in said.items() if value is not None), None):
+            raise UsageError(
+                f"--{given} would change nothing", file=source, why="the model says it itself", remedy="leave it out"
+            )
+        ours = load_classifier(path, device=device, precision=precision)
+        if (reached := ours.metrics.get("unfinished")) is not None:
+            logger.info("%s: its training is not finished: the best weights so far, of %s", source, reached)
+        return ours
     hints = Hints(
         model,
         tuple(mean) if mean is not None else None,
