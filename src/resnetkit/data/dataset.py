@@ -23,6 +23,13 @@ class Data:
     channels: int = 3
     notes: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    place: str | None = None
+    """Folder below which its files have their names, where that is not the set itself."""
+
+    @property
+    def root(self) -> Path:
+        """Below it, names of files count, so that a set may be moved."""
+        return Path(self.name if self.place is None else self.place)
 
     def held_out(self) -> tuple[str, Split]:
         """The split to report: test where there is one, else validation."""

@@ -7,9 +7,11 @@ on the same images.
 from dataclasses import replace
 from pathlib import Path
 
+from resnetkit.data.archive import holds_folders, is_archive
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
 from resnetkit.data.named import NAMED_SETS
+from resnetkit.data.rows import is_table
 from resnetkit.data.shards.read import names_shards, open_shards
 from resnetkit.data.splits import SPLIT_SEED
 from resnetkit.errors import DataError, UsageError
@@ -25,7 +27,7 @@ def load_data(
     whole: bool = False,
     reporter: Reporter | None = None,
 ) -> Data:
-    """Load a named set, a folder of images with one folder a class, or shards: a folder of them, or a pattern.
+    """Load a named set, a folder of images, a table or an archive of them, or shards: a folder of them, or a pattern.
 
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
     folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
@@ -36,9 +38,9 @@ def load_data(
     if name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
         data.notes.extend(beside_named(name))
-    elif names_shards(name):
+    elif names_shards(name) and not holds_folders(Path(name)):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
-    elif not Path(name).exists() and Path(name).name == name:
+    elif not Path(name).exists() and Path(name).name == name and not _is_file_name(Path(name)):
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
         data = load_folder(Path(name), settings, whole=whole)
@@ -47,6 +49,10 @@ def load_data(
         data = replace(data, train=train)
         data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data
+
+
+def _is_file_name(path: Path) -> bool:
+    return is_table(path) or is_archive(path)
 
 
 def beside_named(name: str) -> list[str]:

@@ -29,6 +29,11 @@ from resnetkit.recipes.ranges import require
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256
+HOW_FOUND = (
+    *("train_folder", "validation_folder", "test_folder"),
+    *("path_column", "label_column", "split_column", "image_root", "label_from"),
+)
+"""Keys of a recipe that say where a set's splits and classes are."""
 
 logger = logging.getLogger("resnetkit")
 
@@ -129,7 +134,7 @@ def evaluate(
     split_name, split = loaded.held_out()
     split, seen = _align(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:
-        split, seen = without_seen(memory, split, Path(loaded.name))
+        split, seen = without_seen(memory, split, loaded.root)
         if seen and not len(split):
             raise DataError(
                 f"all {seen:,} pictures were seen in training",
@@ -151,8 +156,7 @@ def _settings(classifier: Classifier, name: str) -> DataRecipe:
         if name in NAMED_SETS and origin.validation is not None:
             said = {"validation": origin.validation}
         elif own and name not in NAMED_SETS:
-            folders = ("train_folder", "validation_folder", "test_folder")
-            said = {key: origin.settings.get(key) for key in folders}
+            said = {key: origin.settings.get(key) for key in HOW_FOUND}
         return validated(DataRecipe, {"name": name, "allow_missing": True} | said)
     except ValueError as error:
         raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error
