@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 from filelock import FileLock
 
 from resnetkit.data import filenames
-from resnetkit.data.shards.tar import TarError, iter_members
+from resnetkit.data.tar import TarError, iter_members
 from resnetkit.data.walk import files_in, subfolders
 from resnetkit.errors import DataError, StorageError
 from resnetkit.images.formats import SUFFIXES
@@ -135,15 +135,12 @@ def _write(archive: Path, size: int, target: Path) -> None:
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     most = max(FREE_BYTES, MOST_TIMES * size)
     try:
-        count, rest = 0, most
+        count = 0
         for member in _members(archive, beside, most):
             if member is None:
                 count += 1
-                continue
-            if member.size > rest:
-                raise ValueError(f"more than {most:,} bytes come out of its {size:,}")
-            rest -= member.size
-            _copy(member, beside.joinpath(*_safe(member.name)))
+            else:
+                _copy(member, beside.joinpath(*_safe(member.name)))
         if count:
             replace_file(target.with_suffix(".links"), str(count).encode())
         beside.replace(target)
@@ -167,21 +164,21 @@ def _members(archive: Path, scratch: Path, most: int) -> Iterator[_Member | None
     """The files of an archive, and None for each member that is none."""
     suffix = _tar_suffix(archive)
     if suffix is None:
-        yield from _of_zip(archive)
+        yield from _of_zip(archive, most)
     elif suffix == ".tar":
-        yield from _of_tar(archive)
+        yield from _of_tar(archive, most)
     else:
         with tempfile.NamedTemporaryFile(dir=scratch) as plain:
             with _PACKED[suffix](archive) as packed:
                 _pour(packed, cast("BinaryIO", plain), most)
             plain.flush()
-            yield from _of_tar(Path(plain.name))
+            yield from _of_tar(Path(plain.name), most)
 
 
-def _of_zip(archive: Path) -> Iterator[_Member | None]:
+def _of_zip(archive: Path, most: int) -> Iterator[_Member | None]:
     with zipfile.ZipFile(archive) as opened:
         infos = opened.infolist()
-        _refuse_many(len(infos))
+        _refuse_much(len(infos), sum(info.file_size for info in infos), most)
         for info in infos:
             kind = info.external_attr >> 28
             if info.is_dir():
@@ -218,24 +215,30 @@ class _Part:
     def __exit__(self, *_: object) -> None: ...
 
 
-def _of_tar(archive: Path) -> Iterator[_Member | None]:
+def _of_tar(archive: Path, most: int) -> Iterator[_Member | None]:
+    count = size = 0
+    with archive.open("rb") as stream:
+        for member in iter_members(stream):
+            count, size = count + 1, size + member.size
+            _refuse_much(count, size, most)
     with archive.open("rb") as stream, archive.open("rb") as contents:
 
         def part(offset: int, size: int) -> BinaryIO:
             contents.seek(offset)
             return cast("BinaryIO", _Part(contents, size))
 
-        for number, member in enumerate(iter_members(stream)):
-            _refuse_many(number)
+        for member in iter_members(stream):
             if member.plain:
                 yield _Member(member.name, member.size, partial(part, member.data, member.size))
             elif not member.name.endswith("/"):
                 yield None
 
 
-def _refuse_many(count: int) -> None:
+def _refuse_much(count: int, size: int, most: int) -> None:
     if count > MOST_MEMBERS:
         raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
+    if size > most:
+        raise ValueError(f"more than {most:,} bytes would come out of it")
 
 
 def _safe(name: str) -> list[str]:
@@ -253,12 +256,10 @@ def _copy(member: _Member, path: Path) -> None:
     """Write a member to a new file; of two of one name the first counts."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as target, member.open() as source:
-            _pour(source, target, member.size)
-    except FileExistsError:
-        return
-    except (NotADirectoryError, IsADirectoryError) as error:
-        raise ValueError(f"{member.name[:80]!r} is a file and a folder") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{member.name[:80]!r} lies in a file") from error
+    with suppress(FileExistsError), path.open("xb") as target, member.open() as source:
+        _pour(source, target, member.size)
 
 
 def _pour(source: BinaryIO, target: BinaryIO, most: int) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 from resnetkit.data.classnames import told_apart, twins
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
+from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import Layout, describe_left_out, describe_troubles, listing_of
 from resnetkit.data.scan import Entry, apart, copies, scan
 from resnetkit.data.sources import find_layout
 from resnetkit.data.splits import Files, Images, Split, listed_files
 from resnetkit.data.survey import IMBALANCE
-from resnetkit.data.table import Labelling
 from resnetkit.data.unreadable import check_command, refuse_unreadable
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor

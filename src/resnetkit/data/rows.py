@@ -101,7 +101,8 @@ class ParquetFile:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Their names. Raises `UsageError` (exit code 2) without pyarrow, `DataError` (exit code 3) for a bad file."""
-        types, schema = import_module("pyarrow.types"), self._opened.schema_arrow
+        schema = self._opened.schema_arrow
+        types = import_module("pyarrow.types")
         flat = [field for field in schema if not (types.is_nested(field.type) or _is_binary(types, field.type))]
         if self._opened.metadata.num_rows > MOST_ROWS or len(flat) > MOST_COLUMNS:
             raise _refusal(self.file, f"it has more than {MOST_ROWS:,} rows or {MOST_COLUMNS:,} columns")

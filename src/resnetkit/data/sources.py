@@ -6,11 +6,12 @@ from pathlib import Path
 
 from resnetkit.data import filenames
 from resnetkit.data.archive import is_archive, unpack
+from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import Layout
 from resnetkit.data.namepattern import survey_names
 from resnetkit.data.rows import is_table
 from resnetkit.data.survey import survey
-from resnetkit.data.table import Labelling, survey_table
+from resnetkit.data.table import survey_table
 from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError, UsageError
 

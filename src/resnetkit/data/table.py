@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnetkit.data import filenames
+from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import UNLABELLED, Layout, Trouble
 from resnetkit.data.rows import Table, open_table
 from resnetkit.errors import DataError, UsageError, clipped
@@ -39,18 +40,6 @@ MANY = 20
 LOOK = 1000
 """Rows that are looked at to tell one-hot columns."""
 _FORMULA = re.compile(r"=[\w(\"'+@-]")
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """How classes are found where no folder says them."""
-
-    path_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    image_root: str | None = None
-    label_from: str | None = None
-    """Regular expression for names of files."""
 
 
 def survey_table(file: Path, how: Labelling, *, root: Path | None = None, split: str | None = None) -> Layout:

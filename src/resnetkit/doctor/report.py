@@ -19,6 +19,9 @@ EXAMPLES = 10
 
 KINDS: dict[str, tuple[Severity, str, str]] = {
     "unreadable": ("error", "cannot be read", "replace or delete them; training leaves them out"),
+    "two-labels": ("error", "one file with two labels", "take out the wrong row"),
+    "two-splits": ("error", "one file in two splits", "take out one of the rows; scores are too good"),
+    "unknown-split": ("error", "rows of an unknown split", "write train, val or test, or --data.split-column none"),
     "empty-class": ("error", "class folders without an image", "add images, or remove the folder"),
     "one-class": ("error", "one class only", "add a folder for each other class"),
     "missing-class": ("error", "classes missing in a split", "add images, or use --data.allow-missing"),
@@ -29,6 +32,9 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "near-across-classes": ("warning", "nearly the same picture, two classes", "look at them; one label may be wrong"),
     "near-across-splits": ("warning", "nearly the same picture in two splits", "look; keep a series in one split"),
     "outside-classes": ("warning", "images outside class folders", "move them into a class folder; nobody reads them"),
+    "no-label": ("warning", "rows without a label", "write one, or nothing: training leaves them out"),
+    "no-path": ("warning", "rows that name no file", "write it, or nothing: training leaves them out"),
+    "same-row": ("warning", "rows that repeat another", "nothing; training counts each file once"),
     "class-twins": ("warning", "class names that look alike", "put the images into one folder, if it is one class"),
     "few-images": ("warning", "classes with few images", f"add images: {FEW_IMAGES} at least, better hundreds"),
     "imbalance": ("warning", "unbalanced classes", "add images of the rare; judge by per-class scores"),

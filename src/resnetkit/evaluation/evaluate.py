@@ -15,6 +15,7 @@ from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
+from resnetkit.data.labelling import Labelling
 from resnetkit.data.load import beside_named, load_data
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
@@ -101,12 +102,14 @@ def evaluate(
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
     include_seen: bool = False,
+    labelling: Labelling | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
     lies by now; `include_seen` scores them too.
+    `labelling` says how classes are found where no folder says them; of what it was trained on, the run knows it.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name, by that of another Unicode form where there is just one, with a note. Where nobody has
@@ -126,7 +129,9 @@ def evaluate(
             remedy="weights whose preprocessing crops, or one crop",
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
-    loaded = load_data(name, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
+    loaded = load_data(
+        name, _settings(classifier, name, labelling), data_root=data_root, whole=folder, reporter=reporter
+    )
     for note in beside_named(name):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):
@@ -148,7 +153,7 @@ def evaluate(
     return {"data": name, "split": split_name} | found.to_dict() | more
 
 
-def _settings(classifier: Classifier, name: str) -> DataRecipe:
+def _settings(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
     """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
     origin, said = classifier.origin, {}
     try:
@@ -157,6 +162,7 @@ def _settings(classifier: Classifier, name: str) -> DataRecipe:
             said = {"validation": origin.validation}
         elif own and name not in NAMED_SETS:
             said = {key: origin.settings.get(key) for key in HOW_FOUND}
+        said |= {key: value for key, value in vars(labelling or Labelling()).items() if value is not None}
         return validated(DataRecipe, {"name": name, "allow_missing": True} | said)
     except ValueError as error:
         raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error
