@@ -56,6 +56,11 @@ def load_folder(source: Path, settings: DataRecipe, *, whole: bool) -> Data:
     Raises `DataError` (exit code 3), and the errors of `find_layout`.
     """
     layout = find_layout(source, labelling(settings), named_splits(settings))
+    return load_layout(source, layout, settings, whole=whole)
+
+
+def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bool) -> Data:
+    """The images of a layout, as a set that is called `source`. Raises `DataError` (exit code 3)."""
     listing, root = listing_of(layout, source), layout.root
     if not whole:
         refuse_single(source, listing.classes)
@@ -69,16 +74,17 @@ def load_folder(source: Path, settings: DataRecipe, *, whole: bool) -> Data:
         splits["test"] = splits.pop("all")
     found, splits = set(splits), complete(splits, settings.validation, root, settings.group_by)
     notes = [*listing.notes] if layout.rows else []
+    lacks = "folder" if layout.folders else "rows" if layout.rows else "split"
     notes += [*describe_left_out(layout.left_out, root, layout.rows), *describe_troubles(layout.troubles)]
     if "all" in found:
         notes.append(
-            f"no held-out {'rows' if layout.rows else 'folder'} in {source}: held out "
+            f"no held-out {lacks} in {source}: held out "
             f"{len(splits['validation'])} images for validation and "
             f"{len(splits['test'])} for the test, of every class (train on {len(splits['train'])})"
         )
     elif "validation" in splits.keys() - found:
-        lacks = "rows of validation" if layout.rows else "folder val/"
-        notes.append(f"no {lacks} in {source}: held out {len(splits['validation'])} of the training images")
+        validation = f"{lacks} of validation" if lacks != "folder" else "folder val/"
+        notes.append(f"no {validation} in {source}: held out {len(splits['validation'])} of the training images")
     notes += [] if layout.rows else listing.notes
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}

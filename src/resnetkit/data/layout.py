@@ -121,7 +121,7 @@ def listing_of(layout: Layout, source: Path) -> Listing:
                 why="another split holds that class",
                 remedy=f"{remedy}, or take the class out",
             )
-    classes = tuple(sorted(found) if layout.folders else _in_natural_order(found))
+    classes = tuple(sorted(found) if layout.folders else in_natural_order(found))
     label_of = {name: label for label, name in enumerate(classes)}
     splits = {}
     for split, of in members.items():
@@ -145,7 +145,7 @@ def _nothing(layout: Layout, source: Path) -> DataError:
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
 
-def _in_natural_order(names: Iterable[str]) -> list[str]:
+def in_natural_order(names: Iterable[str]) -> list[str]:
     """Names in the order of their numbers where all of them are numbers, so that 10 comes behind 9."""
     known = sorted(names)
     return sorted(known, key=float) if all(_NUMBER.fullmatch(name) for name in known) else known

@@ -6,40 +6,66 @@ on the same images.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from resnetkit.data.archive import holds_folders, is_archive
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
+from resnetkit.data.items import NAME as ITEMS
+from resnetkit.data.items import DataSets, read_datasets
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.rows import is_table
 from resnetkit.data.shards.read import names_shards, open_shards
 from resnetkit.data.splits import SPLIT_SEED
+from resnetkit.data.torchset import load_datasets
 from resnetkit.errors import DataError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
 
+def source_of(data: Any) -> str | Path | DataSets | None:
+    """What was given as data: a name or a path as it is, or data sets of Python by their splits.
+
+    Raises `UsageError` (exit code 2) for anything else.
+    """
+    if data is None or isinstance(data, str | Path | DataSets):
+        return data
+    found = read_datasets(data)
+    if found is None:
+        why = f"it is a {type(data).__name__}"
+        raise UsageError("the data cannot be used", why=why, remedy="a name, a path, or a torch.utils.data.Dataset")
+    return found
+
+
 def load_data(
-    name: str,
+    name: str | DataSets,
     settings: DataRecipe | None = None,
     *,
     data_root: str | Path | None = None,
     whole: bool = False,
+    channels: int | None = None,
     reporter: Reporter | None = None,
 ) -> Data:
     """Load a named set, a folder of images, a table or an archive of them, or shards: a folder of them, or a pattern.
 
+    Data sets of Python are read through once.
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
+    folder of class folders as one test split instead of splitting it. `channels` are those that are wanted of data sets
+    of Python: None takes their own. `reporter` shows how far the indexing of shards
     is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
-    settings = settings or DataRecipe(name=name)
-    if name in NAMED_SETS:
+    settings = settings or DataRecipe(name=str(name))
+    if isinstance(name, DataSets):
+        data = load_datasets(name, settings, whole=whole, channels=channels, reporter=reporter)
+    elif name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
         data.notes.extend(beside_named(name))
     elif names_shards(name) and not holds_folders(Path(name)):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
+    elif name == ITEMS and not Path(name).exists():
+        why, remedy = "it was an object of Python", "resnetkit.train(dataset, …) in Python, with the same one"
+        raise UsageError("the data set of the run is not there", why=why, remedy=remedy)
     elif not Path(name).exists() and Path(name).name == name and not _is_file_name(Path(name)):
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:

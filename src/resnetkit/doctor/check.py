@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from resnetkit.data.classnames import twins
@@ -46,7 +47,7 @@ _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
 def check(
-    folder: str | Path,
+    folder: Any,
     *,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
@@ -56,6 +57,8 @@ def check(
 ) -> Report:
     """Read every image of a folder, a table or an archive, and report what is wrong. Changes no file of yours.
 
+    `folder` may be a `torch.utils.data.Dataset` of (image, label) too, or a dict of such by "train", "val" and "test";
+    pictures that are no files are called by their numbers.
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 63 bits, 0-10; None takes 10, or 6 where the median shorter side is under 64 pixels.
     `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing.
@@ -65,8 +68,23 @@ def check(
     """
     if near is not None and near not in range(NEAR + 1):
         raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
-    source = Path(folder)
-    layout = _survey(source, labelling)
+    if isinstance(folder, str | Path):
+        return _checked(Path(folder), _survey(Path(folder), labelling), progress, workers, near, cache)
+    from resnetkit.data.items import read_datasets
+
+    given = read_datasets(folder)
+    if given is None:
+        why = f"it is a {type(folder).__name__}"
+        raise UsageError("the images cannot be checked", why=why, remedy="a folder, a table, an archive, a data set")
+    if (layout := given.layout()) is not None:
+        return _checked(Path(str(given)), layout, progress, workers, near, cache)
+    with TemporaryDirectory() as place:
+        return _checked(Path(str(given)), given.write(Path(place)), progress, workers, near, None)
+
+
+def _checked(
+    source: Path, layout: Layout, progress: Any, workers: int | None, near: int | None, cache: Path | None
+) -> Report:
     folder = layout.root
     entries = _read(layout, progress, workers, cache)
     if near is None:

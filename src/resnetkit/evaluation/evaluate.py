@@ -15,8 +15,9 @@ from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.classnames import describe_forms, mirrored, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
+from resnetkit.data.items import DataSets
 from resnetkit.data.labelling import Labelling
-from resnetkit.data.load import beside_named, load_data
+from resnetkit.data.load import beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import CheckpointError, DataError, UsageError
@@ -95,7 +96,7 @@ def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
 
 def evaluate(
     classifier: Classifier,
-    data: str | Path,
+    data: Any,
     *,
     data_root: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
@@ -106,6 +107,8 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
+
+    `data` may be a `torch.utils.data.Dataset` of (image, label) too, or a dict of such by the names of splits.
 
     Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
     lies by now; `include_seen` scores them too.
@@ -121,7 +124,8 @@ def evaluate(
     Returns `data, split, count, top1, top5, loss, seen, unreadable`; accuracies in percent.
     """
     require(batch_size=batch_size, workers=workers)
-    name, look = str(data), classifier.preprocess
+    source, look = source_of(data), classifier.preprocess
+    name = str(source)
     if crops == 10 and (look.resize or look.size) <= look.size:
         raise UsageError(
             "ten crops would be one and its mirror image",
@@ -130,7 +134,12 @@ def evaluate(
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
     loaded = load_data(
-        name, _settings(classifier, name, labelling), data_root=data_root, whole=folder, reporter=reporter
+        source if isinstance(source, DataSets) else name,
+        _settings(classifier, name, labelling),
+        data_root=data_root,
+        whole=folder,
+        channels=look.channels,
+        reporter=reporter,
     )
     for note in beside_named(name):
         logger.info("%s", note)

@@ -229,11 +229,11 @@ def _upright(path: Path, stream: Stream, channels: int, held: ExitStack) -> Imag
     elif deep and colours_are_dark(image):
         again = Image.open(cast("BinaryIO", Watched(stream)), formats=FORMATS)
         image = colours_of_eight_bits(path, image, lower_bytes(again))
-    image = _opaque(image, "RGB" if channels == 3 else "L")
+    image = opaque(image, "RGB" if channels == 3 else "L")
     return image if turn is None else image.transpose(turn)
 
 
-def _opaque(image: Image.Image, mode: str) -> Image.Image:
+def opaque(image: Image.Image, mode: str) -> Image.Image:
     """An image in `mode`, what is transparent laid on white: by bands, for three copies of a whole picture add up."""
     if not image.has_transparency_data:
         return image.convert(mode)

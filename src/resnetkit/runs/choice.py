@@ -9,9 +9,7 @@ from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.table import WEIGHTS, network_of
 
 
-def choose_recipe(
-    data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None
-) -> Recipe:
+def choose_recipe(data: object, recipe: str | Path | None, changes: dict[str, Any], old: Path | None) -> Recipe:
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}

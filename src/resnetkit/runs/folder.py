@@ -162,7 +162,7 @@ def _read_owner(file: Path) -> dict[str, Any]:
 
 
 def open_run(
-    data: str | Path | None,
+    data: object,
     recipe: str | Path | None,
     *,
     out: str | Path | None,

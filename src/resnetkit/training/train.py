@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data.load import load_data
+from resnetkit.data.items import DataSets
+from resnetkit.data.load import load_data, source_of
 from resnetkit.data.splits import Split, class_weights
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
@@ -31,7 +32,7 @@ from resnetkit.transfer.probe import Probe, probe, score_probe
 
 
 def train(
-    data: str | Path | None = None,
+    data: Any = None,
     /,
     recipe: str | Path | None = None,
     *,
@@ -45,7 +46,8 @@ def train(
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
 
-    `data`: a named set or a folder of images; "digits" where nothing is said.
+    `data`: a named set or a folder of images; "digits" where nothing is said. Or a `torch.utils.data.Dataset` of
+    (image, label), or a dict of such by "train", "val" and "test"; splits that lack are held out.
     `recipe`: a name or a TOML file; the one that fits the data where nothing is said.
     `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on, from its last checkpoint
     and exactly as if it had not been stopped; where there is none yet, it begins.
@@ -55,24 +57,25 @@ def train(
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
     leave_if_imported()
-    stopping = Stopping()
+    stopping, source = Stopping(), source_of(data)
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
         folder: Path | None = None
         try:
             if not peers.alone:
-                request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
+                request = {"data": str(source), "recipe": recipe, "resume": resume} | flat(changes)
                 if recipe is not None:
-                    request |= flat(choose_recipe(data, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(source, recipe, changes, None).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
-                lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
+                lambda: open_run(source, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
             )
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
+            name = source if isinstance(source, DataSets) else run.recipe.data.name
+            images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
