@@ -79,8 +79,13 @@ def test_it_is_unpacked_once_and_again_where_it_has_changed(photos: Path, tmp_pa
 def test_a_tar_of_samples_stays_a_shard(photos: Path, tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "train-000000.tar", samples(12))
     deep = write_tar(tmp_path / "deep.tar", [(f"a/{name}", content) for name, content in samples(6)])
+    with_json = write_tar(
+        tmp_path / "json.tar",
+        [(f"a/{name.replace('.cls', '.json')}", content) for name, content in samples(12)],
+    )
+    (photos / "about.json").write_text("{}")
     plain = pack(photos, tmp_path / "photos.tar")
-    assert [holds_folders(file) for file in (shard, deep, plain)] == [False, False, True]
+    assert [holds_folders(file) for file in (shard, deep, with_json, plain)] == [False, False, False, True]
     assert names_shards(str(plain))
     assert load_data(str(shard)).classes == ("0", "1", "2")
 

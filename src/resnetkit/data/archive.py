@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -64,17 +65,17 @@ def holds_folders(source: Path) -> bool:
     """Whether an archive holds class folders, and no samples of a shard beside their labels."""
     if _tar_suffix(source) != ".tar":
         return is_archive(source) and source.is_file()
-    deep = False
-    try:
-        with source.open("rb") as stream:
-            for number, member in enumerate(iter_members(stream)):
-                if number == LOOK or member.name.endswith(".cls"):
-                    return number == LOOK and deep
-                name = PurePosixPath(member.name)
-                deep = deep or (len(name.parts) > 1 and name.suffix.lower() in SUFFIXES)
-    except (OSError, TarError):
-        return deep
-    return deep
+    deep, pictures, labels = False, set(), set()
+    with suppress(OSError, TarError), source.open("rb") as stream:
+        for member in islice(iter_members(stream), LOOK):
+            name = PurePosixPath(member.name)
+            suffix, sample = name.suffix.lower(), str(name.parent / name.name.partition(".")[0])
+            if suffix in SUFFIXES:
+                deep = deep or len(name.parts) > 1
+                pictures.add(sample)
+            elif suffix in (".cls", ".json"):
+                labels.add(sample)
+    return deep and pictures.isdisjoint(labels)
 
 
 def unpack(archive: Path) -> tuple[Path, list[str]]:

@@ -178,7 +178,7 @@ class _Files:
             raise DataError(
                 "a path leads out of the folder of the images",
                 file=self.table,
-                why=f"{row} names {shown(clipped(name))}, which is not below {self.root}",
+                why=f"{row} names {shown(clipped(name))}, which is not below {self.root.absolute()}",
                 remedy="--data.image-root with a folder above all images",
             )
         return self.root / path
