@@ -35,7 +35,7 @@ class Trouble:
     """What is wrong with a table. The doctor lists all of it; training refuses the first that is `grave`."""
 
     kind: str
-    """A key of `doctor.report.KINDS`."""
+    """A key of `doctor.report.OF_TABLES`."""
     files: tuple[str, ...]
     why: str
     """With the number of the row."""

@@ -21,7 +21,7 @@ from resnetkit.data.survey import IMBALANCE
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries
-from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
+from resnetkit.doctor.report import ENORMOUS, EVERY_KIND, FEW_IMAGES, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.formats import SUFFIXES
@@ -95,7 +95,7 @@ def _checked(
         *appearances(entries),
         *_duplicates(folder, layout, entries, near),
     ]
-    ranks = {kind: rank for rank, kind in enumerate(KINDS)}
+    ranks = {kind: rank for rank, kind in enumerate(EVERY_KIND)}
     findings.sort(key=lambda finding: (ranks[finding.kind], finding.files))
     classes = {split: {name: len(paths) for name, paths in of.items()} for split, of in layout.members.items()}
     return Report(str(source), len(entries), classes, tuple(findings))
