@@ -1,5 +1,6 @@
 """Data sets of torch and torchvision against the folders and arrays that they show."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,15 @@ class Dicts(Drawn):
 
 def test_items_that_are_dicts() -> None:
     assert load_data(source_of(Dicts())).classes == ("sky", "leaf", "rose")
+
+
+def test_a_folder_of_the_library_datasets_names_the_library(tmp_path: Path) -> None:
+    if importlib.util.find_spec("datasets") is not None:
+        pytest.skip("datasets is installed")
+    (tmp_path / "state.json").write_text("{}")
+    for read in (load_data, check):
+        with pytest.raises(UsageError, match="Try: pip install datasets"):
+            read(str(tmp_path))
 
 
 class Broken(Drawn):

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 from resnetkit.data.filenames import SPLIT_OF_WORD
 from resnetkit.data.layout import Layout, in_natural_order
+from resnetkit.data.sources import holds_saved
 from resnetkit.errors import DataError, ResnetkitError, UsageError
 from resnetkit.images.reading import opaque
 
@@ -145,6 +147,27 @@ def read_datasets(value: Any) -> DataSets | None:
         if str(name).lower() not in SPLIT_OF_WORD:
             raise UsageError.unknown("split", str(name), SPLIT_OF_WORD, remedy="train, val, test")
     return DataSets({SPLIT_OF_WORD[str(name).lower()]: each for name, each in value.items()})
+
+
+def saved_datasets(folder: Path) -> DataSets | None:
+    """What the library datasets has saved in a folder; None where that is something else.
+
+    Raises `UsageError` (exit code 2) without the library, `DataError` (exit code 3) for a folder that it cannot read.
+    """
+    if not holds_saved(folder):
+        return None
+    try:
+        library = import_module("datasets")
+    except ImportError as error:
+        what, remedy = "a folder of the library datasets needs the library", "pip install datasets"
+        raise UsageError(what, file=folder, why="its pictures are in Arrow files", remedy=remedy) from error
+    try:
+        return read_datasets(library.load_from_disk(str(folder)))
+    except ResnetkitError:
+        raise
+    except Exception as error:  # whatever the library raises
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise DataError("cannot read the data set", file=folder, why=why) from error
 
 
 def pair_of(dataset: Any, number: int, name: str) -> tuple[Any, Any]:

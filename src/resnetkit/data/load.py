@@ -12,7 +12,7 @@ from resnetkit.data.archive import holds_folders, is_archive
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
 from resnetkit.data.items import NAME as ITEMS
-from resnetkit.data.items import DataSets, read_datasets
+from resnetkit.data.items import DataSets, read_datasets, saved_datasets
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.rows import is_table
 from resnetkit.data.shards.read import names_shards, open_shards
@@ -61,6 +61,9 @@ def load_data(
     elif name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
         data.notes.extend(beside_named(name))
+    elif (saved := saved_datasets(Path(name))) is not None:
+        data = load_datasets(saved, settings, whole=whole, channels=channels, reporter=reporter)
+        data = replace(data, name=name)
     elif names_shards(name) and not holds_folders(Path(name)):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
     elif name == ITEMS and not Path(name).exists():

@@ -17,7 +17,13 @@ from resnetkit.errors import DataError, UsageError
 
 METADATA = "metadata.csv"
 """The table in a folder of images, or in each of its splits, as Hugging Face's `imagefolder` has it."""
-_ARROW = ("dataset_dict.json", "state.json")
+_SAVED = ("dataset_dict.json", "state.json")
+"""Files by which a folder of the library datasets is known."""
+
+
+def holds_saved(folder: Path) -> bool:
+    """Whether the library datasets has saved a folder: its pictures are in Arrow files, see `items.saved_datasets`."""
+    return any((folder / name).is_file() for name in _SAVED)
 
 
 def find_layout(source: Path, how: Labelling | None = None, named: Mapping[str, str] | None = None) -> Layout:
@@ -47,13 +53,6 @@ def _of_folder(folder: Path, how: Labelling, named: dict[str, str]) -> Layout:
         return survey_names(folder, how.label_from, named)
     if (folder / METADATA).is_file():
         return survey_table(folder / METADATA, how)
-    if any((folder / name).is_file() for name in _ARROW):
-        raise DataError(
-            "a folder of the library datasets is not read as it is",
-            file=folder,
-            why="its pictures are in Arrow files",
-            remedy="datasets.load_from_disk in Python, and rk.train with what it gives; see docs/data.md",
-        )
     tables = _tables_of_splits(folder) if folder.is_dir() and not named else {}
     return _joined(folder, how, tables) if tables else survey(folder, named)
 

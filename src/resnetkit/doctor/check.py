@@ -16,7 +16,7 @@ from resnetkit.data.classnames import twins
 from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import BESIDE, LAYOUT, NO_CLASS, NO_LABEL, NO_MATCH, UNLABELLED, Layout
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.sources import find_layout
+from resnetkit.data.sources import find_layout, holds_saved
 from resnetkit.data.survey import IMBALANCE
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
@@ -68,18 +68,19 @@ def check(
     """
     if near is not None and near not in range(NEAR + 1):
         raise UsageError(f"near cannot be {near}", why="it is a number of bits", remedy=f"0 to {NEAR}")
-    if isinstance(folder, str | Path):
+    if isinstance(folder, str | Path) and not holds_saved(Path(folder)):
         return _checked(Path(folder), _survey(Path(folder), labelling), progress, workers, near, cache)
-    from resnetkit.data.items import read_datasets
+    from resnetkit.data.items import NAME, read_datasets, saved_datasets  # with NumPy, which files do not need
 
-    given = read_datasets(folder)
+    named = isinstance(folder, str | Path)
+    source, given = (Path(folder), saved_datasets(Path(folder))) if named else (Path(NAME), read_datasets(folder))
     if given is None:
         why = f"it is a {type(folder).__name__}"
         raise UsageError("the images cannot be checked", why=why, remedy="a folder, a table, an archive, a data set")
     if (layout := given.layout()) is not None:
-        return _checked(Path(str(given)), layout, progress, workers, near, cache)
+        return _checked(source, layout, progress, workers, near, cache)
     with TemporaryDirectory() as place:
-        return _checked(Path(str(given)), given.write(Path(place)), progress, workers, near, None)
+        return _checked(source, given.write(Path(place)), progress, workers, near, None)
 
 
 def _checked(
