@@ -31,6 +31,7 @@ def train_command(
     resnetkit train                       the embedded digits: a minute, no download
     resnetkit train fashion-mnist         a named set, with the recipe of its name
     resnetkit train photos/               one folder a class, or train/ and val/ of them
+    resnetkit train labels.csv            a table with a path and a label in each row, or a zip
     resnetkit train photos/ --weights resnet18.imagenet1k_v1
     resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
     resnetkit train --resume --out DIR    go on with a run
@@ -40,7 +41,7 @@ def train_command(
     Parameters
     ----------
     data
-        digits, fashion-mnist, cifar10, cifar100, a folder of images, or shards [default: digits].
+        digits, fashion-mnist, cifar10, cifar100, a folder of images, a table, an archive, or shards [default: digits].
     recipe
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model
