@@ -31,7 +31,7 @@ def train_command(
     resnetkit train                       the embedded digits: a minute, no download
     resnetkit train fashion-mnist         a named set, with the recipe of its name
     resnetkit train photos/               one folder a class, or train/ and val/ of them
-    resnetkit train labels.csv            a table with a path and a label in each row, or a zip
+    resnetkit train labels.csv            a table of paths and labels, or a zip
     resnetkit train photos/ --weights resnet18.imagenet1k_v1
     resnetkit train 'shards/train-{000..099}.tar'    sets too large for a folder
     resnetkit train --resume --out DIR    go on with a run
