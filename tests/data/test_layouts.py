@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from pictures import draw, fill
+from resnetkit.data.layout import describe_left_out
 from resnetkit.data.load import load_data
-from resnetkit.data.survey import describe_left_out, survey
+from resnetkit.data.survey import survey
 from resnetkit.doctor.check import check
 from resnetkit.errors import DataError, UsageError
 from resnetkit.recipes.schema import DataRecipe

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Json, Workers
+from resnetkit.cli.options import HowLabelled, Json, Workers
 from resnetkit.cli.printing import answer, answer_json, console
 
 
@@ -13,13 +13,15 @@ def check_command(
     data: Annotated[Path, Parameter(name="DATA")],
     /,
     *,
+    labelling: HowLabelled = None,
     workers: Workers = None,
     json_output: Json = False,
     strict: Annotated[bool, Parameter(negative="", help="Exit with 3 where an error was found.")] = False,
 ) -> int:
-    """Look through a folder of images for what spoils training or its scores.
+    """Look through a set of images for what spoils training or its scores.
 
     resnetkit check photos/
+    resnetkit check labels.csv
     resnetkit check photos/ --strict --json
 
     Unreadable and odd images, duplicates within and across splits, missing classes. It changes no file.
@@ -27,13 +29,14 @@ def check_command(
     Parameters
     ----------
     data
-        A folder of class folders, or of train/, val/ and test/ with class folders in them.
+        A folder of class folders, or of train/, val/ and test/ with class folders in them; a table with a path and a
+        label in each row (CSV, TSV, Parquet); a zip or tar of such.
     """
     from resnetkit.doctor.check import check
     from resnetkit.machine.console import Reporter
 
     with Reporter().progress(None, 0, unit="images") as progress:
-        report = check(data, workers=workers, progress=progress)
+        report = check(data, workers=workers, progress=progress, labelling=labelling)
     if json_output:
         answer_json(report.to_dict())
     else:

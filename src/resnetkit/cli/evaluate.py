@@ -8,6 +8,7 @@ from resnetkit.cli.options import (
     DataRoot,
     Device,
     ForWeights,
+    HowLabelled,
     Json,
     Model,
     Precision,
@@ -26,6 +27,7 @@ def evaluate_command(
     /,
     *,
     hints: ForWeights = None,
+    labelling: HowLabelled = None,
     data_root: DataRoot = None,
     crops: Literal[1, 10] = 1,
     batch_size: int = 256,
@@ -41,6 +43,7 @@ def evaluate_command(
     resnetkit evaluate runs/NAME fashion-mnist
     resnetkit evaluate runs/NAME photos/test
     resnetkit evaluate runs/NAME 'shards/val-*.tar'
+    resnetkit evaluate runs/NAME labels.csv
     resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
       --std 0.229,0.224,0.225 --size 32
 
@@ -50,7 +53,7 @@ def evaluate_command(
     Parameters
     ----------
     data
-        A named set, or a folder of images or shards whose classes the model knows.
+        A named set, or a folder, table, archive or shards of images whose classes the model knows.
     crops
         10 averages over corners, centre and their mirror images, as the paper's tables do.
     batch_size
@@ -73,6 +76,7 @@ def evaluate_command(
         workers=workers,
         crops=crops,
         include_seen=include_seen,
+        labelling=labelling,
         reporter=Reporter(),
     )
     unreadable: dict[str, str] = report["unreadable"]

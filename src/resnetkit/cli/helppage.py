@@ -128,7 +128,9 @@ def _values(app: "App", words: Sequence[str]) -> dict[str, str]:
     from resnetkit.networks.arch import get_arch
 
     _, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    recipe = recipe_of(**{key: given.arguments.get(key) for key in ("data", "recipe", "model", "weights", "which", "changes")})
+    recipe = recipe_of(
+        **{key: given.arguments.get(key) for key in ("data", "recipe", "model", "weights", "which", "changes")}
+    )
     settings = recipe.model_dump()
     own = {key: value for key, value in settings["model"].items() if value is not None}
     arch = get_arch(recipe.model.name, **{key: own[key] for key in own.keys() - {"name", "weights"}})

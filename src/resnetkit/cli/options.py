@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from resnetkit.data.labelling import Labelling
 from resnetkit.errors import UsageError
 from resnetkit.weights.hints import Hints, read_classes
 
 FOREIGN = Group("For weights that do not say it themselves", sort_key=8)
 SELDOM = Group("Seldom needed", sort_key=7)
+LABELS = Group("Where no folder says the class", sort_key=7)
 RECIPE_KEYS = Group("Recipe keys", sort_key=9)
 NETWORK_KEYS = Group("Keys of the network", sort_key=9)
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -57,6 +59,18 @@ class HintFlags(Hints):
     classes: ClassNames = None
 
 
+@dataclass(frozen=True)
+class LabellingFlags(Labelling):
+    """The keys of a recipe that say how classes are found, as flags of a command without a recipe."""
+
+    path_column: Annotated[str | None, Parameter(help="Column of a table with the paths.")] = None
+    label_column: Annotated[str | None, Parameter(help="Column of a table with the classes.")] = None
+    split_column: Annotated[str | None, Parameter(help="Column of a table with the splits; none: no column.")] = None
+    image_root: Annotated[str | None, Parameter(help="Folder that the paths of a table count from.")] = None
+    label_from: Annotated[str | None, Parameter(help="Regular expression whose group is the class.")] = None
+
+
+HowLabelled = Annotated[LabellingFlags | None, Parameter(name="data", group=LABELS)]
 ForWeights = Annotated[HintFlags | None, Parameter(name="*", group=FOREIGN)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Json, Strict
+from resnetkit.cli.options import HowLabelled, Json, Strict
 from resnetkit.cli.printing import answer, answer_json, aside
 
 
@@ -17,6 +17,7 @@ def shard_command(
     megabytes: float = 256.0,
     validation: float = 0.1,
     seed: int = 0,
+    labelling: HowLabelled = None,
     json_output: Json = False,
     strict: Strict = False,
 ) -> int:
@@ -33,7 +34,7 @@ def shard_command(
     Parameters
     ----------
     folder
-        A folder of class folders, or of train/, val/ and test/ with class folders in them.
+        A folder of class folders, or of train/, val/ and test/ with class folders in them; a table; a zip or tar.
     out
         Folder of the shards.
     megabytes
@@ -47,7 +48,15 @@ def shard_command(
     from resnetkit.machine.console import Reporter
 
     with Reporter().progress(None, 0, unit="images") as progress:
-        description = shard(folder, out, megabytes=megabytes, validation=validation, seed=seed, progress=progress)
+        description = shard(
+            folder,
+            out,
+            megabytes=megabytes,
+            validation=validation,
+            seed=seed,
+            labelling=labelling,
+            progress=progress,
+        )
     left_out: dict[str, str] = description["left_out"]
     for file, why in left_out.items():
         aside(f"left out: {file}: {why}")

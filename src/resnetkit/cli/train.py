@@ -77,6 +77,7 @@ def train_command(
     resnetkit train                       the embedded digits: a minute, no download
     resnetkit train fashion-mnist         a named set, with the recipe of its name
     resnetkit train photos/               a folder for each class, or of splits
+    resnetkit train labels.csv            a table of paths and labels, or a zip
     resnetkit train photos/ --weights resnet18.imagenet1k_v1
     resnetkit train 'shards/train-{000..099}.tar'    too large for a folder
     resnetkit train --resume --out DIR    go on with a run
@@ -87,7 +88,7 @@ def train_command(
     Parameters
     ----------
     data
-        digits, fashion-mnist, cifar10, cifar100, a folder, or shards. [default: digits]
+        digits, fashion-mnist, cifar10, cifar100, a folder, a table, an archive, or shards. [default: digits]
     recipe
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model

@@ -12,6 +12,7 @@ import torch
 from resnetkit.arguments import shortened
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
+from resnetkit.data.items import SMALL
 from resnetkit.data.splits import Images
 from resnetkit.errors import UsageError
 from resnetkit.images.memory import array_of, batch_of, is_array, is_picture, picture
@@ -20,8 +21,6 @@ from resnetkit.recipes.schema import DataRecipe
 
 NAME = "arrays"
 """What a recipe calls them: they have no name of their own."""
-SMALL = 64
-"""Side in pixels up to which a small network from nothing is a better start than one for photographs."""
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What splits may be called."""
 TAKES = "(images, labels), ((images, labels), (images, labels)) of train and validation, or a dict of train, val, test"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from resnetkit.data.layout import LeftOut
 from resnetkit.data.splits import Split
-from resnetkit.data.survey import LeftOut
 from resnetkit.errors import DataError
 
 
@@ -28,6 +28,13 @@ class Data:
     notes: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, LeftOut] = field(default_factory=dict)
+    place: str | None = None
+    """Folder below which its files have their names, where that is not the set itself."""
+
+    @property
+    def root(self) -> Path:
+        """Below it, names of files count, so that a set may be moved."""
+        return Path(self.name if self.place is None else self.place)
 
     def held_out(self) -> tuple[str, Split]:
         """The split to report: test where there is one, else validation."""

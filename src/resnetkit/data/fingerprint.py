@@ -31,11 +31,10 @@ class Fingerprint:
     @classmethod
     def of(cls, data: Data) -> "Fingerprint":
         """Of the training and the validation split; the test split decides nothing."""
-        root = Path(data.name)
         splits = {
             name: split for name, split in zip(SPLITS, (data.train, data.validation), strict=True) if split is not None
         }
-        parts = [split.entries(name, root) for name, split in splits.items()]
+        parts = [split.entries(name, data.root) for name, split in splits.items()]
         contents = {name: split.contents() for name, split in splits.items()}
         return cls(np.concatenate([np.empty((0, 2), dtype=np.int64), *parts]), contents)
 

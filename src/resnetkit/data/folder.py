@@ -1,9 +1,10 @@
-"""A folder of images as a set."""
+"""A folder of images, a table of them, or an archive, as a set."""
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor
 from resnetkit.data.classnames import told_apart, twins
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
+from resnetkit.data.labelling import Labelling
+from resnetkit.data.layout import Layout, LeftOut, describe_left_out, describe_troubles, listing_of
 from resnetkit.data.scan import Entry, apart, copies, scan
+from resnetkit.data.sources import find_layout
 from resnetkit.data.splits import Files, Images, Split, listed_files
-from resnetkit.data.survey import IMBALANCE, LeftOut, describe_left_out, list_folder
+from resnetkit.data.survey import IMBALANCE
 from resnetkit.data.unreadable import check_command, refuse_unreadable
 from resnetkit.errors import DataError
 from resnetkit.images.preprocess import to_tensor
@@ -41,42 +45,60 @@ def named_splits(settings: DataRecipe) -> dict[str, str]:
     return {split: name for split, name in named.items() if name is not None}
 
 
-def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
-    """A folder of images with one folder a class; `whole` takes it as one test split. Raises `DataError` (code 3)."""
-    listing = list_folder(folder, named_splits(settings))
+def labelling(settings: DataRecipe) -> Labelling:
+    """How a recipe finds classes where no folder says them."""
+    return Labelling(**{each.name: getattr(settings, each.name) for each in fields(Labelling)})
+
+
+def load_folder(source: Path, settings: DataRecipe, *, whole: bool) -> Data:
+    """A folder of images with one folder a class, a table, or an archive; `whole` takes it as one test split.
+
+    Raises `DataError` (exit code 3), and the errors of `find_layout`.
+    """
+    layout = find_layout(source, labelling(settings), named_splits(settings))
+    return load_layout(source, layout, settings, whole=whole)
+
+
+def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bool) -> Data:
+    """The images of a layout, as a set that is called `source`. Raises `DataError` (exit code 3)."""
+    listing, root = listing_of(layout, source), layout.root
     if not whole:
-        refuse_single(folder, listing.classes)
+        refuse_single(source, listing.classes)
     paths = [path for members, _ in listing.splits.values() for path in members]
-    entries = dict(zip(paths, scan(folder, paths), strict=True))
-    unreadable = {str(path): entry.why for path, entry in entries.items() if entry.why}
+    entries = dict(zip(paths, scan(root, paths), strict=True))
+    unreadable = {str(path): layout.said(path, entry.why) for path, entry in entries.items() if entry.why}
     splits = listed_files(listing, entries)
     share = 1.0 if whole else settings.max_unreadable  # a score says how many images it counts
-    refuse_unreadable(folder, splits, unreadable, len(entries), share)
+    refuse_unreadable(source, splits, unreadable, len(entries), share)
     if whole and "all" in splits:
         splits["test"] = splits.pop("all")
-    found, splits = set(splits), complete(splits, settings.validation, folder, settings.group_by)
-    notes = list(describe_left_out(listing.left_out, folder))
+    found, splits = set(splits), complete(splits, settings.validation, root, settings.group_by)
+    passed = list(describe_left_out(layout.left_out, root, layout.rows))
     left_out = {
-        reason: LeftOut(len(paths), line) for (reason, paths), line in zip(listing.left_out.items(), notes, strict=True)
+        reason: LeftOut(len(paths), line) for (reason, paths), line in zip(layout.left_out.items(), passed, strict=True)
     }
+    lacks = "folder" if layout.folders else "rows" if layout.rows else "split"
+    notes = [*(listing.notes if layout.rows else ()), *passed, *describe_troubles(layout.troubles)]
     if "all" in found:
         notes.append(
-            f"no held-out folder in {folder}: held out {len(splits['validation'])} images for validation and "
+            f"no held-out {lacks} in {source}: held out "
+            f"{len(splits['validation'])} images for validation and "
             f"{len(splits['test'])} for the test, of every class (train on {len(splits['train'])})"
         )
     elif "validation" in splits.keys() - found:
-        notes.append(f"no folder val/ in {folder}: held out {len(splits['validation'])} of the training images")
-    notes += listing.notes
+        validation = f"{lacks} of validation" if lacks != "folder" else "folder val/"
+        notes.append(f"no {validation} in {source}: held out {len(splits['validation'])} of the training images")
+    notes += [] if layout.rows else listing.notes
     if not settings.allow_missing and not whole:
         counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
-        refuse_missing(str(folder), listing.classes, counts)
+        refuse_missing(str(source), listing.classes, counts)
     if not whole:
-        notes += _doubts(folder, listing.classes, splits, entries)
+        notes += _doubts(source, layout, listing.classes, splits, entries)
     held, damaged = _into_memory(splits, entries)
     unreadable |= damaged
-    refuse_unreadable(folder, held, unreadable, len(entries), share)
+    refuse_unreadable(source, held, unreadable, len(entries), share)
     return Data(
-        str(folder),
+        str(source),
         listing.classes,
         held.get("train"),
         held.get("validation"),
@@ -84,11 +106,12 @@ def load_folder(folder: Path, settings: DataRecipe, *, whole: bool) -> Data:
         notes=notes,
         unreadable=unreadable,
         left_out=left_out,
+        place=str(root),
     )
 
 
 def _doubts(
-    folder: Path, classes: Sequence[str], splits: dict[str, Files], entries: dict[Path, Entry]
+    source: Path, layout: Layout, classes: Sequence[str], splits: dict[str, Files], entries: dict[Path, Entry]
 ) -> Iterator[str]:
     """The quick part of `resnetkit check`: a line for each kind of trouble, with its first example."""
     for group in twins(classes)[:1]:
@@ -111,9 +134,11 @@ def _doubts(
         if far in found:
             first, *others = found[far][0]
             other = next((path for path in others if places[path] != places[first]), others[0])
-            names = " and ".join(shown(os.path.relpath(path, folder)) for path in (first, other))
+            names = " and ".join(
+                layout.said(path, shown(os.path.relpath(path, layout.root))) for path in (first, other)
+            )
             count = sum(len(group) for group in found[far])
-            yield f"{count:,} images {what}, such as {names}: {check_command(folder)}"
+            yield f"{count:,} images {what}, such as {names}: {check_command(source)}"
 
 
 def _into_memory(splits: dict[str, Files], entries: dict[Path, Entry]) -> tuple[Mapping[str, Split], dict[str, str]]:

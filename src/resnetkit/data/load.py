@@ -8,52 +8,72 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetkit.data.arrays import NAME, Arrays, read_arrays
+from resnetkit.data.archive import holds_folders, is_archive
+from resnetkit.data.arrays import NAME as ARRAYS
+from resnetkit.data.arrays import Arrays, read_arrays
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
+from resnetkit.data.items import NAME as ITEMS
+from resnetkit.data.items import DataSets, read_datasets, saved_datasets
 from resnetkit.data.named import NAMED_SETS
+from resnetkit.data.rows import is_table
 from resnetkit.data.shards.read import names_shards, open_shards
 from resnetkit.data.splits import SPLIT_SEED
+from resnetkit.data.torchset import load_datasets
 from resnetkit.errors import DataError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
+Held = Arrays | DataSets
+"""Images that Python holds."""
 
-def source_of(data: Any, **how: Any) -> str | Path | Arrays | None:
-    """What was given as data: a name or a path as it is, images in memory as `read_arrays` has them, with its `how`.
 
-    Raises `UsageError` (exit code 2) for anything else.
+def source_of(data: Any, **how: Any) -> str | Path | Held | None:
+    """What was given as data: a name or a path as it is, else what Python holds; arrays as `read_arrays` has them.
+
+    `how` is for that. Raises `UsageError` (exit code 2) for anything else.
     """
-    return data if data is None or isinstance(data, str | Path | Arrays) else read_arrays(data, **how)
+    if data is None or isinstance(data, str | Path | Held):
+        return data
+    found = read_datasets(data)
+    return read_arrays(data, **how) if found is None else found
 
 
 def load_data(
-    name: str | Arrays,
+    name: str | Held,
     settings: DataRecipe | None = None,
     *,
     data_root: str | Path | None = None,
     whole: bool = False,
+    channels: int | None = None,
     reporter: Reporter | None = None,
 ) -> Data:
-    """Load a named set, a folder of images with one folder a class, shards (a folder of them, or a pattern), or arrays.
+    """Load a named set, a folder of images, a table or archive of them, shards (a folder or a pattern), or images held.
 
+    Data sets of Python are read through once.
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it. `reporter` shows how far the indexing of shards
+    folder of class folders as one test split instead of splitting it. `channels` are those that are wanted of data sets
+    of Python: None takes their own. `reporter` shows how far the indexing of shards
     is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
     settings = settings or DataRecipe(name=str(name))
     if isinstance(name, Arrays):
         data = name.load(settings, whole=whole)
+    elif isinstance(name, DataSets):
+        data = load_datasets(name, settings, whole=whole, channels=channels, reporter=reporter)
     elif name in NAMED_SETS:
         data = NAMED_SETS[name](Path(data_root) if data_root else None, settings)
         data.notes.extend(beside_named(name))
-    elif names_shards(name):
+    elif (saved := saved_datasets(Path(name))) is not None:
+        data = load_datasets(saved, settings, whole=whole, channels=channels, reporter=reporter)
+        data = replace(data, name=name)
+    elif names_shards(name) and not holds_folders(Path(name)):
         data = _load_shards(name, settings, whole=whole, reporter=reporter)
-    elif name == NAME and not Path(name).exists():
-        why, remedy = "they were in memory", "resnetkit.train((images, labels), …) in Python, with the same ones"
+    elif name in (ARRAYS, ITEMS) and not Path(name).exists():
+        why, remedy = "they were held by Python", "resnetkit.train(…) in Python, with the same ones"
         raise UsageError("the images of the run are not there", why=why, remedy=remedy)
-    elif not Path(name).exists() and Path(name).name == name:
+    elif not Path(name).exists() and Path(name).name == name and not _is_file_name(Path(name)):
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
         data = load_folder(Path(name), settings, whole=whole)
@@ -62,6 +82,10 @@ def load_data(
         data = replace(data, train=train)
         data.notes.append(f"trains on {len(train)} images only, as data.limit says")
     return data
+
+
+def _is_file_name(path: Path) -> bool:
+    return is_table(path) or is_archive(path)
 
 
 def beside_named(name: str) -> list[str]:

@@ -7,69 +7,31 @@ is left out is counted, by reason.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from resnetkit.data import filenames
-from resnetkit.data.classnames import describe_forms, same_in_other_form, told_apart
-from resnetkit.data.walk import HIDDEN, NO_IMAGE, Found, files_in, hidden_folders, subfolders, walk
+from resnetkit.data.classnames import describe_forms, same_in_other_form
+from resnetkit.data.layout import (
+    BESIDE,
+    LAYOUT,
+    NO_CLASS,
+    NO_LABEL,
+    OWN,
+    Folders,
+    Layout,
+    Listing,
+    Members,
+    listed,
+    listing_of,
+    some,
+)
+from resnetkit.data.walk import HIDDEN, Found, files_in, hidden_folders, subfolders, walk
 from resnetkit.errors import DataError, UsageError
-from resnetkit.machine.console import shown
 
-LAYOUT = "one folder for each class, such as cats/ and dogs/, in the folder itself or in its train/ and val/"
 IMBALANCE = 10
 """Images of the largest class for each of the smallest: above that, training is worth a word."""
 FLAGS = {"train": "--data.train-folder", "validation": "--data.validation-folder", "test": "--data.test-folder"}
-SEEN = 3
-"""Folders that a message names before it says that there are more."""
-
-NO_CLASS, NO_LABEL = "in no class folder", "in a split that has no class folders"
-BESIDE, OWN = "in folders beside the splits", "in the folder of a run"
-"""Reasons for which whole folders are passed over."""
-
-
-Members = dict[str, dict[str, list[Path]]]
-Folders = dict[tuple[str, str], Path]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a folder holds, whether it can be used or not. The splits are "train", "validation", "test", or "all"."""
-
-    root: Path
-    members: Members
-    """For each split and class, the images, sorted."""
-    folders: Folders
-    """For each split and class, where its images lie."""
-    left_out: dict[str, list[Path]] = field(default_factory=dict)
-    """Files that are passed over, by the reason."""
-    notes: tuple[str, ...] = ()
-    """What was decided about names."""
-
-    def place(self, split: str, name: str) -> Path:
-        """Where the images of a class lie in a split, or should."""
-        if (split, name) in self.folders:
-            return self.folders[split, name]
-        return next((place.parent for (other, _), place in self.folders.items() if other == split), self.root) / name
-
-    def images(self) -> Iterator[tuple[str, str, Path]]:
-        """Split, class and path of every image."""
-        for split, of in self.members.items():
-            for name, paths in of.items():
-                for path in paths:
-                    yield split, name, path
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds that can be used. `splits` maps "train", "validation", "test", "all" to paths and labels."""
-
-    classes: tuple[str, ...]
-    splits: dict[str, tuple[list[Path], list[int]]]
-    left_out: dict[str, list[Path]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
@@ -86,13 +48,6 @@ def survey(folder: Path, named: Mapping[str, str] | None = None) -> Layout:
         return _Surveyor(folder, dict(named or {})).layout()
     except OSError as error:
         raise DataError("cannot read the images", file=error.filename or folder, why=error.strerror) from error
-
-
-class LeftOut(NamedTuple):
-    """Files that are passed over for one reason: how many, and a line that names the first."""
-
-    count: int
-    line: str
 
 
 class _Surveyor:
@@ -128,7 +83,7 @@ class _Surveyor:
                     f"{FLAGS[split]} {name} cannot be",
                     file=self.folder,
                     why="there is no such folder",
-                    remedy=_some(child.name for child in self.children) or "a folder in it",
+                    remedy=some(child.name for child in self.children) or "a folder in it",
                 )
         taken = {root.resolve() for root in roots.values()}
         if roots and self.folder.resolve() not in taken:
@@ -164,7 +119,7 @@ class _Surveyor:
                 raise DataError(
                     "the splits have no class folders",
                     file=self.folder,
-                    why=f"the images of {_names(flat)} lie in no folder that says what they are",
+                    why=f"the images of {listed(flat)} lie in no folder that says what they are",
                     remedy=f"{flat[0].name}/CLASS/ and {flat[1].name}/CLASS/, a folder for each class",
                 )
             return {}
@@ -173,7 +128,7 @@ class _Surveyor:
                 raise DataError(
                     f"there are two folders for one split ({split})",
                     file=self.folder,
-                    why=f"{_names(found)} may be either",
+                    why=f"{listed(found)} may be either",
                     remedy=f"{FLAGS[split]} {found[0].name}, or rename one",
                 )
         roots = {split: found[0] for split, found in with_classes.items()}
@@ -184,7 +139,7 @@ class _Surveyor:
             raise DataError(
                 f"{root.name}/ may be a split or a class",
                 file=self.folder,
-                why=f"it holds the folders {_names(self._classes(root))}, and beside it is {_names(classes_beside)}",
+                why=f"it holds the folders {listed(self._classes(root))}, and beside it is {listed(classes_beside)}",
                 remedy=f"{FLAGS[split]} {root.name} if it is the split, or --data.train-folder . if it is a class",
             )
         return roots
@@ -234,7 +189,7 @@ class _Surveyor:
                 raise DataError(
                     "some classes are split and some are not",
                     file=self.folder,
-                    why=f"{has.name}/ holds {_names(inside[has].values())}, and {lacks.name}/ does not",
+                    why=f"{has.name}/ holds {listed(inside[has].values())}, and {lacks.name}/ does not",
                     remedy="train/CLASS/ and test/CLASS/, or the images of a class in one folder",
                 )
             members: Members = defaultdict(dict)
@@ -264,7 +219,7 @@ class _Surveyor:
             raise DataError(
                 "these folders are no classes",
                 file=self.folder,
-                why=f"{_names(pictures)} and {_names(masks)} look like pictures and what was drawn over them",
+                why=f"{listed(pictures)} and {listed(masks)} look like pictures and what was drawn over them",
                 remedy=f"a folder with {LAYOUT}",
             )
 
@@ -275,7 +230,7 @@ class _Surveyor:
             raise DataError(
                 f"there is one class only ({holding[0].name})",
                 file=self.folder,
-                why=f"it holds folders of its own: {_names(inner)}",
+                why=f"it holds folders of its own: {listed(inner)}",
                 remedy=f"{holding[0]}, if these are the classes",
             )
 
@@ -318,66 +273,4 @@ def _is_run(folder: Path) -> bool:
 
 def list_folder(folder: Path, named: Mapping[str, str] | None = None) -> Listing:
     """A folder's classes and the images of each split. Raises `DataError` (exit code 3), naming what is expected."""
-    layout = survey(folder, named)
-    members = layout.members
-    found = {name for classes in members.values() for name, paths in classes.items() if paths}
-    if not found:
-        raise nothing_to_learn(layout)
-    for split in ("train", "all"):
-        empty = [layout.folders[split, name] for name, paths in members.get(split, {}).items() if not paths]
-        if empty:
-            why = [f"it holds {line}" for line in describe_left_out(_below(empty[0], layout.left_out), folder)]
-            why += [f"so do {_names(empty[1:])}"] if empty[1:] else []
-            remedy = "add some, or remove the folder" + "s" * bool(empty[1:])
-            raise DataError("a class folder holds no image", file=empty[0], why="; ".join(why), remedy=remedy)
-    if "train" in members:
-        names = {name for name, paths in members["train"].items() if paths}
-        if strangers := sorted(found - names):
-            home = next(iter(place for (split, _), place in layout.folders.items() if split == "train")).parent
-            raise DataError(
-                f"the training split has no image of {', '.join(told_apart(strangers[:5], names))}",
-                file=home,
-                why="another split holds that class",
-                remedy=f"add images to {home / strangers[0]}, or take the class out",
-            )
-    classes = tuple(sorted(found))
-    label_of = {name: label for label, name in enumerate(classes)}
-    splits = {}
-    for split, of in members.items():
-        pairs = [(path, label_of[name]) for name in classes for path in of.get(name, [])]
-        splits[split] = ([path for path, _ in pairs], [label for _, label in pairs])
-    return Listing(classes, splits, layout.left_out, layout.notes)
-
-
-def nothing_to_learn(layout: Layout) -> DataError:
-    """What is said of a folder without an image in a class, with what it holds instead."""
-    flat, instead = layout.left_out.get(NO_CLASS), list(describe_left_out(layout.left_out, layout.root))
-    why = f"its {len(flat)} images are in no class folder" if flat else f"it holds {', '.join(instead) or 'no image'}"
-    return DataError("there is nothing to learn", file=layout.root, why=why, remedy=f"a folder with {LAYOUT}")
-
-
-def _below(folder: Path, left_out: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
-    inside = {reason: [path for path in paths if folder in path.parents] for reason, paths in left_out.items()}
-    return {reason: paths for reason, paths in inside.items() if paths}
-
-
-def describe_left_out(left_out: Mapping[str, list[Path]], root: Path) -> Iterator[str]:
-    """A line for each reason: how many files are passed over, and the first of them."""
-    for reason, paths in left_out.items():
-        first = shown(os.path.relpath(paths[0], root))
-        kinds = ""
-        if reason == NO_IMAGE:
-            counts: dict[str, int] = defaultdict(int)
-            for path in paths:
-                counts[path.suffix.lower()] += 1
-            kinds = f" ({', '.join(f'{count:,} {suffix}' for suffix, count in sorted(counts.items())[:5])})"
-        yield f"{len(paths):,} files {reason}{kinds}, such as {first}"
-
-
-def _names(folders: Iterable[Path]) -> str:
-    return _some(f"{folder.name}/" for folder in folders)
-
-
-def _some(names: Iterable[str]) -> str:
-    known = list(names)
-    return ", ".join(known[:SEEN]) + (f" and {len(known) - SEEN} more" if len(known) > SEEN else "")
+    return listing_of(survey(folder, named), folder)

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from resnetkit.arguments import checked
+from resnetkit.arguments import checked, refusal
 from resnetkit.data.classnames import twins
+from resnetkit.data.labelling import Labelling
+from resnetkit.data.layout import BESIDE, NO_CLASS, NO_LABEL, NO_MATCH, UNLABELLED, Layout, nothing_to_learn
 from resnetkit.data.scan import AUTO, Entry, apart
-from resnetkit.data.survey import BESIDE, IMBALANCE, NO_CLASS, NO_LABEL, Layout, nothing_to_learn, survey
+from resnetkit.data.sources import find_layout, holds_saved
+from resnetkit.data.survey import IMBALANCE
 from resnetkit.data.walk import NO_IMAGE
 from resnetkit.doctor.appearance import appearances
 from resnetkit.doctor.examine import read_entries
-from resnetkit.doctor.report import ENORMOUS, FEW_IMAGES, KINDS, TINY, Finding, Report, found
+from resnetkit.doctor.report import ENORMOUS, EVERY_KIND, FEW_IMAGES, TINY, Finding, Report, found
 from resnetkit.doctor.thumbnail import BITS
 from resnetkit.images.formats import SUFFIXES
 from resnetkit.recipes.ranges import RANGES, require
@@ -44,37 +48,57 @@ _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 @checked("workers", "near")
 def check(
-    folder: str | Path,
+    folder: Any,
     *,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     near: int | None = None,
     cache: Path | None = AUTO,
+    labelling: Labelling | None = None,
 ) -> Report:
-    """Read every image of a folder, and report what is wrong with files, classes and splits. Changes nothing.
+    """Read every image of a folder, a table or an archive, and report what is wrong. Changes no file of yours.
 
+    `folder` may be a `torch.utils.data.Dataset` of (image, label) too, or a dict of such by "train", "val" and "test";
+    pictures that are no files are called by their numbers.
     `progress` is told the files read and the files in all. `workers` processes read; None chooses. Near duplicates
     differ in at most `near` of 63 bits, 0-10; None takes 10, or 6 where the median shorter side is under 64 pixels.
-    `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing. Layout
-    problems are findings. Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
+    `cache` is a folder for what was read, so that the next run reads only what has changed: None keeps nothing.
+    `labelling` says how classes are found where no folder says them. Layout problems are findings.
+    Raises `DataError` (exit code 3) where there is no such folder or no image in it, and
     `UsageError` (exit code 2) for `near` and `workers`.
     """
     require(near=near, workers=workers)
-    folder = Path(folder)
-    layout = _survey(folder)
-    entries = _read(folder, layout, progress, workers, cache)
+    if isinstance(folder, str | Path) and not holds_saved(Path(folder)):
+        return _checked(Path(folder), _survey(Path(folder), labelling), progress, workers, near, cache)
+    from resnetkit.data.items import NAME, read_datasets, saved_datasets  # with NumPy, which files do not need
+
+    named = isinstance(folder, str | Path)
+    source, given = (Path(folder), saved_datasets(Path(folder))) if named else (Path(NAME), read_datasets(folder))
+    if given is None:
+        raise refusal("check", "folder", folder, "a folder, a table, an archive, or a torch.utils.data.Dataset")
+    if (layout := given.layout()) is not None:
+        return _checked(source, layout, progress, workers, near, cache)
+    with TemporaryDirectory() as place:
+        return _checked(source, given.write(Path(place)), progress, workers, near, None)
+
+
+def _checked(
+    source: Path, layout: Layout, progress: Any, workers: int | None, near: int | None, cache: Path | None
+) -> Report:
+    folder = layout.root
+    entries = _read(layout, progress, workers, cache)
     if near is None:
         near = NEAR_SMALL if _middle(entries) < SMALL else NEAR
     findings = [
         *_layout_findings(folder, layout),
-        *_file_findings(entries),
+        *_file_findings(entries, {os.path.relpath(path, folder): row for path, row in layout.rows.items()}),
         *appearances(entries),
         *_duplicates(folder, layout, entries, near),
     ]
-    ranks = {kind: rank for rank, kind in enumerate(KINDS)}
+    ranks = {kind: rank for rank, kind in enumerate(EVERY_KIND)}
     findings.sort(key=lambda finding: (ranks[finding.kind], finding.files))
     classes = {split: {name: len(paths) for name, paths in of.items()} for split, of in layout.members.items()}
-    return Report(str(folder), len(entries), classes, tuple(findings))
+    return Report(str(source), len(entries), classes, tuple(findings))
 
 
 @checked("workers")
@@ -84,34 +108,39 @@ def manifest(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     cache: Path | None = AUTO,
+    labelling: Labelling | None = None,
 ) -> dict[str, Entry]:
-    """What each image in a class folder holds, SHA-256 included, by its name relative to `folder`. As `check` reads it.
+    """What each image that has a class holds, SHA-256 included, by its name relative to `folder`. As `check` reads it.
 
     Raises `DataError` (exit code 3) where there is no such folder or no image in it.
     """
-    folder = Path(folder)
-    return _read(folder, _survey(folder), progress, workers, cache)
+    return _read(_survey(Path(folder), labelling), progress, workers, cache)
 
 
-def _survey(folder: Path) -> Layout:
-    layout = survey(folder)
-    if not any(paths for of in layout.members.values() for paths in of.values()) and not layout.left_out.get(NO_CLASS):
-        raise nothing_to_learn(layout)
+def _survey(folder: Path, labelling: Labelling | None) -> Layout:
+    layout = find_layout(folder, labelling)
+    told = layout.troubles or any(layout.left_out.get(reason) for reason in (NO_CLASS, UNLABELLED, NO_MATCH))
+    if not told and not any(paths for of in layout.members.values() for paths in of.values()):
+        raise nothing_to_learn(layout, folder)
     return layout
 
 
-def _read(folder: Path, layout: Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
+def _read(layout: Layout, progress: Any, workers: int | None, cache: Path | None) -> dict[str, Entry]:
     require(workers=workers)
     paths = [path for _, _, path in layout.images()]
-    return read_entries(folder, paths, progress=progress, workers=workers, cache=cache)
+    return read_entries(layout.root, paths, progress=progress, workers=workers, cache=cache)
 
 
 def _layout_findings(folder: Path, layout: Layout) -> Iterator[Finding]:
     def name_of(path: Path) -> str:
         return os.path.relpath(path, folder)
 
+    for trouble in layout.troubles:
+        yield found(trouble.kind, trouble.files, trouble.why)
     for reason, paths in layout.left_out.items():
-        if reason == NO_IMAGE:
+        if reason == UNLABELLED:
+            yield from (found("no-label", [name_of(path)], layout.said(path, "no label")) for path in paths)
+        elif reason == NO_IMAGE:
             yield from (found("ignored", [name_of(path)], "it is not an image") for path in paths)
         elif reason in (NO_CLASS, NO_LABEL, BESIDE):
             yield from (found("outside-classes", [name_of(path)], f"it is {reason}") for path in paths)
@@ -149,11 +178,11 @@ def _middle(entries: dict[str, Entry]) -> float:
     return median(sides) if sides else 0
 
 
-def _file_findings(entries: dict[str, Entry]) -> Iterator[Finding]:
+def _file_findings(entries: dict[str, Entry], rows: dict[str, str]) -> Iterator[Finding]:
     middle = _middle(entries)
     for name, entry in entries.items():
         if entry.why:
-            yield found("unreadable", [name], entry.why)
+            yield found("unreadable", [name], f"{entry.why} ({rows[name]})" if name in rows else entry.why)
             continue
         format_ = _SAME_FORMAT.get(entry.format, entry.format)
         suffix = Path(name).suffix.lower()

@@ -55,12 +55,23 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "left-out": ("note", "pictures that are not learnt from", "nothing, if the reason is right; else move them"),
     "ignored": ("note", "files that are no images", "nothing; they are not read"),
 }
-"""Every kind of finding, gravest first: its severity, its headline, and what to do about it."""
+"""Every kind of finding in a folder, gravest first: its severity, its headline, and what to do about it."""
+OF_TABLES: dict[str, tuple[Severity, str, str]] = {
+    "two-labels": ("error", "one file with two labels", "take out the wrong row"),
+    "two-splits": ("error", "one file in two splits", "take out one of the rows; scores are too good"),
+    "unknown-split": ("error", "rows of an unknown split", "write train, val or test, or --data.split-column none"),
+    "no-label": ("warning", "rows without a label", "write one, or nothing: training leaves them out"),
+    "no-path": ("warning", "rows that name no file", "write it, or nothing: training leaves them out"),
+    "same-row": ("warning", "rows that repeat another", "nothing; training counts each file once"),
+}
+"""What is found in the rows of a table besides."""
+_GRAVITY = ("error", "warning", "note")
+EVERY_KIND = dict(sorted((KINDS | OF_TABLES).items(), key=lambda item: _GRAVITY.index(item[1][0])))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found. `kind` is a key of `KINDS`; `files` are relative to the folder."""
+    """One thing that was found. `kind` is a key of `EVERY_KIND`; `files` are relative to the folder."""
 
     kind: str
     severity: Severity
@@ -70,7 +81,7 @@ class Finding:
 
 def found(kind: str, files: Iterable[str], text: str) -> Finding:
     """A finding of a kind, which says how grave it is."""
-    return Finding(kind, KINDS[kind][0], tuple(files), text)
+    return Finding(kind, EVERY_KIND[kind][0], tuple(files), text)
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ class Report:
         for finding in self.findings:
             by_kind[finding.kind].append(finding)
         for kind, found in by_kind.items():
-            severity, title, remedy = KINDS[kind]
+            severity, title, remedy = EVERY_KIND[kind]
             lines += ["", *_wrap(f"{severity.upper()} {title}: {len(found):,}", width)]
             for finding in found[:EXAMPLES]:
                 lines += _example(finding, width)

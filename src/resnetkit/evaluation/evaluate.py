@@ -17,6 +17,8 @@ from resnetkit.data.arrays import TAKES, Arrays
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.classnames import describe_forms, mirrored, order_of_head, same_in_other_form, told_apart
 from resnetkit.data.dataset import Data
+from resnetkit.data.items import DataSets
+from resnetkit.data.labelling import Labelling
 from resnetkit.data.load import beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
@@ -31,6 +33,11 @@ from resnetkit.recipes.ranges import require
 from resnetkit.recipes.schema import DataRecipe
 
 BATCH_SIZE = 256
+HOW_FOUND = (
+    *("train_folder", "validation_folder", "test_folder"),
+    *("path_column", "label_column", "split_column", "image_root", "label_from"),
+)
+"""Keys of a recipe that say where a set's splits and classes are."""
 
 logger = logging.getLogger("resnetkit")
 
@@ -99,14 +106,18 @@ def evaluate(
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
     include_seen: bool = False,
+    labelling: Labelling | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     `data` may also be `(images, labels)` of arrays or tensors, as `train` takes them; labels are names of classes, or
-    numbers: the names of classes, or where these are words their places among `classifier.classes`.
+    numbers: the names of classes, or where these are words their places among `classifier.classes`. Or a
+    `torch.utils.data.Dataset` of (image, label), or a dict of such by the names of splits.
+
     Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
     lies by now; `include_seen` scores them too.
+    `labelling` says how classes are found where no folder says them; of what it was trained on, the run knows it.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name, by that of another Unicode form where there is just one, with a note. Where nobody has
@@ -131,8 +142,9 @@ def evaluate(
             remedy="weights whose preprocessing crops, or one crop",
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
-    given = source if isinstance(source, Arrays) else name
-    loaded = load_data(given, _settings(classifier, name), data_root=data_root, whole=folder, reporter=reporter)
+    given = source if isinstance(source, Arrays | DataSets) else name
+    settings = _settings(classifier, name, labelling)
+    loaded = load_data(given, settings, data_root=data_root, whole=folder, channels=look.channels, reporter=reporter)
     for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):
@@ -140,7 +152,7 @@ def evaluate(
     split_name, split = loaded.held_out()
     split, seen = _align(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:
-        split, seen = without_seen(memory, split, Path(loaded.name))
+        split, seen = without_seen(memory, split, loaded.root)
         if seen and not len(split):
             raise DataError(
                 f"all {seen:,} pictures were seen in training",
@@ -155,7 +167,7 @@ def evaluate(
     return {"data": name, "split": split_name} | found.to_dict() | more
 
 
-def _settings(classifier: Classifier, name: str) -> DataRecipe:
+def _settings(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
     """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
     origin, said = classifier.origin, {}
     try:
@@ -163,8 +175,8 @@ def _settings(classifier: Classifier, name: str) -> DataRecipe:
         if name in NAMED_SETS and origin.validation is not None:
             said = {"validation": origin.validation}
         elif own and name not in NAMED_SETS:
-            folders = ("train_folder", "validation_folder", "test_folder")
-            said = {key: origin.settings.get(key) for key in folders}
+            said = {key: origin.settings.get(key) for key in HOW_FOUND}
+        said |= {key: value for key, value in vars(labelling or Labelling()).items() if value is not None}
         return validated(DataRecipe, {"name": name, "allow_missing": True} | said)
     except ValueError as error:
         raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error

@@ -8,6 +8,7 @@ import numpy as np
 from resnetkit.classifier import Classifier
 from resnetkit.data.fingerprint import FILE, Fingerprint
 from resnetkit.data.splits import Files, Images, Split
+from resnetkit.data.torchset import Items
 
 logger = logging.getLogger("resnetkit")
 
@@ -35,7 +36,7 @@ def unseen(memory: Fingerprint, split: Split, root: Path) -> np.ndarray:
 
 def without_seen(memory: Fingerprint, split: Split, root: Path) -> tuple[Split, int]:
     """A split without the pictures that were seen, and how many those are."""
-    if not isinstance(split, Images | Files):  # of shards nothing is remembered picture by picture
+    if not isinstance(split, Images | Files | Items):  # of shards nothing is remembered picture by picture
         return split, 0
     left = unseen(memory, split, root)
     return split.take(left), len(split) - len(left)

@@ -247,11 +247,11 @@ def upright(image: Image.Image, channels: int, name: str) -> Image.Image:
 
 
 def _turned(image: Image.Image, channels: int, turn: Image.Transpose | None) -> Image.Image:
-    image = _opaque(image, "RGB" if channels == 3 else "L")
+    image = opaque(image, "RGB" if channels == 3 else "L")
     return image if turn is None else image.transpose(turn)
 
 
-def _opaque(image: Image.Image, mode: str) -> Image.Image:
+def opaque(image: Image.Image, mode: str) -> Image.Image:
     """An image in `mode`, what is transparent laid on white: by bands, for three copies of a whole picture add up."""
     if not image.has_transparency_data:
         return image.convert(mode)

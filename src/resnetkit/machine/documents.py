@@ -25,13 +25,24 @@ Schema = TypeVar("Schema", bound="BaseModel")
 
 def read_bounded(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a plain file of at most so many bytes. Raises `OSError`; `ValueError` for any other."""
+    size = require_plain_file(path)
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, and at most {most:,} are read")
+    with path.open("rb") as stream:
+        return stream.read(size)
+
+
+def require_plain_file(path: Path) -> int:
+    """The bytes of a plain file. Raises `OSError`; `ValueError` for a folder, a pipe or a device."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a plain file")
-    if status.st_size > most:
-        raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
-    with path.open("rb") as stream:
-        return stream.read(status.st_size)
+    return status.st_size
+
+
+def encoding_of(start: bytes) -> str | None:
+    """The encoding that the first bytes of a text say; None where they say none."""
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
 
 
 def read_json(path: Path) -> Any:
@@ -67,8 +78,7 @@ def read_lines(path: Path, *, errors: str = "strict") -> list[str]:
     Raises `OSError`; `ValueError` for what is no such text.
     """
     content = read_bounded(path)
-    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
-    text = content.decode(encoding, errors=errors)
+    text = content.decode(encoding_of(content) or "utf-8", errors=errors)
     if "\0" in text:
         raise ValueError("it holds zeros, as text in UTF-8 does not")
     return [line.strip() for line in text.splitlines() if line.strip()]

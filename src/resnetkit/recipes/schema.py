@@ -59,7 +59,7 @@ Section = TypeVar("Section", bound=_Section)
 class DataRecipe(_Section):
     """Which images, and how they are fed."""
 
-    name: str = Field("digits", description="A named set, or a folder of images.")
+    name: str = Field("digits", description="A named set, a folder of images, a table, an archive, or shards.")
     image_size: int | None = Field(
         None, ge=1, le=4096, description="Side in pixels of what the network sees; none keeps a set's own."
     )
@@ -82,6 +82,17 @@ class DataRecipe(_Section):
     test_folder: str | None = Field(None, description="Subfolder that is the test split.")
     group_by: str | None = Field(
         None, description="Regular expression: files in whose names it finds the same are held out together, or not."
+    )
+    path_column: str | None = Field(None, description="Column of a table with the paths; none finds it by its name.")
+    label_column: str | None = Field(None, description="Column of a table with the classes; none finds it by its name.")
+    split_column: str | None = Field(
+        None, description='Column of a table with the splits; none finds it by its name, "none" takes no column.'
+    )
+    image_root: str | None = Field(
+        None, description="Folder that the paths of a table count from; none is the table's own."
+    )
+    label_from: str | None = Field(
+        None, description='Regular expression whose group is the class in names of files, such as "(cat|dog)".'
     )
     limit: int | None = Field(None, ge=1, le=MOST, description="Train on this many images only (seeded, stratified).")
     mean: tuple[Level, ...] | None = Field(None, description="Of each channel, in 0-1; none takes what is known.")

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.networks.arch import BEGINNINGS, OUTSIDE, VARIANTS, changed_fields, worded
@@ -12,18 +12,14 @@ from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.spelling import spelled
 from resnetkit.weights.table import WEIGHTS, network_of
 
-if TYPE_CHECKING:
-    from resnetkit.data.arrays import Arrays
-
 logger = logging.getLogger("resnetkit")
 
 
-def choose_recipe(
-    data: "str | Path | Arrays | None", recipe: str | Path | Recipe | None, changes: dict[str, Any], old: Path | None
-) -> Recipe:
+def choose_recipe(data: Any, recipe: str | Path | Recipe | None, changes: dict[str, Any], old: Path | None) -> Recipe:
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data.
 
-    Weights that know their network bring it along, unless another one is asked for: by a flag, or in a file.
+    `data` is what `source_of` gives. Weights that know their network bring it along, unless another one is asked for:
+    by a flag, or in a file.
     """
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
@@ -34,7 +30,7 @@ def choose_recipe(
     if chosen is None:
         named = (changes.get("data") or {}).get("name", "digits")
         if not isinstance(data, str | Path | None) and data.small and model.get("weights") in (None, "none"):
-            return load_recipe(str(data), changes)
+            return load_recipe("arrays", changes)
         if named not in NAMED_SETS and "weights" not in model and "name" in model:
             # A folder is fine-tuned from the weights that are published for the network, where there are any.
             model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")

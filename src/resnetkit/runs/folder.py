@@ -24,7 +24,6 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from resnetkit.data import fingerprint
-from resnetkit.data.arrays import Arrays
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine import storage
 from resnetkit.machine.storage import replace_file, sync_folder
@@ -164,7 +163,7 @@ def _read_owner(file: Path) -> dict[str, Any]:
 
 
 def open_run(
-    data: str | Path | Arrays | None,
+    data: Any,
     recipe: str | Path | Recipe | None,
     *,
     out: str | Path | None,

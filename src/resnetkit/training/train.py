@@ -11,6 +11,7 @@ import torch
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.arrays import Arrays
+from resnetkit.data.items import DataSets
 from resnetkit.data.load import load_data, source_of
 from resnetkit.data.splits import Split, class_weights
 from resnetkit.evaluation.metrics import Score
@@ -51,10 +52,11 @@ def train(
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
 
-    `data`: a named set or a folder of images; "digits" where nothing is said. Or images in memory: `(images, labels)`
-    of arrays or tensors, `((images, labels), (images, labels))` of train and validation, or a dict of such pairs by
-    "train", "val" and "test". Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats of 0-1; labels are
-    whole numbers or names; splits that lack are held out.
+    `data`: a named set, a folder of images, a table, an archive; "digits" where nothing is said. Or images that Python
+    holds: `(images, labels)` of arrays or tensors, `((images, labels), (images, labels))` of train and validation, a
+    `torch.utils.data.Dataset` of (image, label), or a dict of such by "train", "val" and "test"; splits that lack are
+    held out. Images in arrays are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats of 0-1; labels are whole
+    numbers or names.
     `recipe`: a name, a TOML file, or what `load_recipe` gives; the one that fits the data where nothing is said.
     `out`: the run's folder, `runs/DATA-TIME` by default. With `resume`, the run in it goes on, from its last checkpoint
     and exactly as if it had not been stopped; where there is none yet, it begins.
@@ -89,7 +91,7 @@ def train(
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            name = source if isinstance(source, Arrays) else run.recipe.data.name
+            name = source if isinstance(source, Arrays | DataSets) else run.recipe.data.name
             images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
             setup = prepare(run, images, peers, reporter)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures import samples, write_tar
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import open_shards
-from resnetkit.data.shards.tar import TarError, iter_members
+from resnetkit.data.tar import TarError, iter_members
 from resnetkit.errors import ResnetkitError
 
 FEW = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from resnetkit.data.shards.tar import Member, TarError, iter_members
+from resnetkit.data.tar import Member, TarError, iter_members
 from resnetkit.errors import DataError, StorageError
 from resnetkit.images.formats import SUFFIXES
 from resnetkit.machine.storage import replace_file, sha256, user_cache

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from resnetkit.data.filenames import SPLIT_OF_WORD
+from resnetkit.data.layout import LeftOut
 from resnetkit.data.shards.index import MOST_CLASSES, TarIndex, find_index, make_index
-from resnetkit.data.survey import LeftOut
 from resnetkit.data.walk import subfolders
 from resnetkit.errors import DataError
 from resnetkit.images.reading import with_image

@@ -22,11 +22,13 @@ from PIL import Image
 
 from resnetkit.arguments import checked
 from resnetkit.data.holdout import complete
+from resnetkit.data.labelling import Labelling
+from resnetkit.data.layout import Listing, listing_of
 from resnetkit.data.scan import scan
 from resnetkit.data.shards.index import make_index
 from resnetkit.data.shards.read import DESCRIPTION, FORMAT, JOURNAL
+from resnetkit.data.sources import find_layout
 from resnetkit.data.splits import below, listed_files
-from resnetkit.data.survey import Listing, list_folder
 from resnetkit.data.unreadable import refuse_unreadable
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.formats import SUFFIXES
@@ -84,13 +86,15 @@ def shard(
     megabytes: float = SHARD_MEGABYTES,
     validation: float = 0.1,
     seed: int = 0,
+    labelling: Labelling | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, Any]:
-    """Write a folder of images as WebDataset shards in `out`, mixed across classes; give their description.
+    """Write a folder, table or archive of images as WebDataset shards in `out`, mixed across classes; describe them.
 
     The splits are those that training on the folder would see: `train/`, `val/` and `test/` where there are such, else
     a share of `validation` is held out in the same way. Pictures that cannot be decoded are left out and named in
-    `left_out`. No file of `folder` is changed. `progress` gets the pictures behind us and those in all.
+    `left_out`. No file of `folder` is changed. `labelling` says how classes are found where no folder says them.
+    `progress` gets the pictures behind us and those in all.
     Raises `DataError` (exit code 3) for the folder, `UsageError` (exit code 2) for a number that cannot be, and
     where `out` holds something else,
     `StorageError` (exit code 7).
@@ -99,7 +103,8 @@ def shard(
     require(megabytes=megabytes, validation=validation, seed=seed)
     if target.resolve().is_relative_to(source.resolve()):
         raise UsageError("the shards cannot lie in the folder itself", file=target, remedy="an --out outside of it")
-    listing = list_folder(source)
+    layout = find_layout(source, labelling)
+    listing, source = listing_of(layout, source), layout.root
     splits, left_out = _splits(source, listing, validation)
     plan = _plan(source, listing, splits, megabytes, seed)
     try:
