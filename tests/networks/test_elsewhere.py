@@ -9,6 +9,7 @@ from torch import nn
 import resnetkit as rk
 from networks.families import images, shallow
 from resnetkit.errors import UsageError
+from resnetkit.networks.arch import get_arch
 from resnetkit.networks.elsewhere import ARGUMENTS, ATTRIBUTES
 from resnetkit.networks.resnet import build
 
@@ -47,14 +48,14 @@ def test_an_attribute_that_nobody_has_is_missing_as_in_any_module(network: rk.Re
 def test_an_argument_of_other_libraries_is_answered_in_a_line(name: str) -> None:
     key, _, value = name.partition("=")
     with pytest.raises(UsageError) as raised:
-        rk.create_model("resnet18", **{key: int(value) if value else True})
+        get_arch("resnet18", **{key: int(value) if value else True})
     assert str(raised.value).endswith(f"Try: {ARGUMENTS[name]}")
     assert key in str(raised.value)
 
 
 @pytest.mark.parametrize("wrong", ["resnet18", rk.BasicBlock])
 def test_a_network_is_built_from_an_arch_or_by_name(wrong: object) -> None:
-    with pytest.raises(UsageError, match=r"Try: rk\.create_model"):
+    with pytest.raises(UsageError, match=r"Try: resnetkit\.create_model"):
         rk.ResNet(wrong)
 
 

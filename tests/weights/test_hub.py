@@ -145,7 +145,7 @@ def test_a_hub_that_cannot_be_reached_is_said_in_one_line(digits_run: Path) -> N
 
 def test_a_name_that_no_repository_can_have_is_said_in_one_line(digits_run: Path) -> None:
     """The client refuses it before it asks anybody."""
-    with pytest.raises(StorageError, match="cannot put the model on the hub as user/a b"):
+    with pytest.raises(UsageError, match="'user/a b' cannot be a name on the hub"):
         rk.push(rk.load(digits_run), "user/a b", endpoint="http://127.0.0.1:9", token="none")
     with pytest.raises(CheckpointError, match="cannot get user/a b from the hub"):
         rk.load("hf-hub:user/a b")

@@ -6,6 +6,7 @@ Every use of a layer is a module of its own and works on a copy, so that hooks s
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnetkit.arguments import checked
 from resnetkit.networks.arch import EXPANSION, Arch, BlockKind
 
 _PAPER = Arch(depths=(1, 1, 1, 1))
@@ -81,6 +82,7 @@ class BasicBlock(Block):
     expansion = EXPANSION["basic"]
     last_norm = "bn2"
 
+    @checked()
     def __init__(
         self,
         in_channels: int,
@@ -119,6 +121,7 @@ class Bottleneck(Block):
     expansion = EXPANSION["bottleneck"]
     last_norm = "bn3"
 
+    @checked()
     def __init__(
         self,
         in_channels: int,

@@ -30,7 +30,7 @@ logger = logging.getLogger("resnetkit")
 
 @checked("size")
 def load(
-    source: str | Path,
+    source: Any,
     *,
     model: str | None = None,
     mean: Sequence[float] | None = None,
@@ -44,9 +44,10 @@ def load(
     """Load a classifier.
 
     `source`: a run's folder, a model's folder (ours, timm's or Hugging Face's), a file of tensors, a name such as
-    "resnet50.imagenet1k_v2", or a hub id such as "timm/resnet50.a1_in1k". The rest is for weights that do not say it:
-    `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head;
-    `which` of a network and its average, "raw" or "ema", that a training script saved together.
+    "resnet50.imagenet1k_v2" or torchvision's own for it, or a hub id such as "timm/resnet50.a1_in1k". The rest is for
+    weights that do not say it: `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels;
+    `classes` in the order of the head; `which` of a network and its average, "raw" or "ema", that a training script
+    saved together.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
     require(size=size)
@@ -94,16 +95,16 @@ def load(
 def create_model(
     name: str,
     *,
-    weights: str | Path | None = None,
+    weights: Any = None,
     which: Literal["raw", "ema"] | None = None,
     **changes: Any,
 ) -> ResNet:
     """Build a network: `create_model("resnet50", num_classes=5, weights="resnet50.imagenet1k_v2")`.
 
-    `changes` are fields of `Arch`. Without `weights` the parameters are fresh, drawn from PyTorch's global random
-    state. With them, fields that are not given are those of the network that they are of; another number of input
-    channels adapts the first convolution (summed for one channel, repeated and scaled for more), another number of
-    classes gets a fresh head, as does a backbone without one; all is logged.
+    `changes` are fields of `Arch`; `weights` is what `load` takes. Without it the parameters are fresh, drawn from
+    PyTorch's global random state. With it, fields that are not given are those of the network that it is of; another
+    number of input channels adapts the first convolution (summed for one channel, repeated and scaled for more),
+    another number of classes gets a fresh head, as does a backbone without one; all is logged.
     `which` as for `load`. Of a network that is too deep to be used untrained it is said, see `docs/networks.md`.
     Raises `UsageError` (exit code 2) for unknown names, `CheckpointError` (exit code 4) for weights that do not fit.
     """
