@@ -44,7 +44,8 @@ def train_command(
     recipe
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model
-        A name from `resnetkit list models`; short for --model.name.
+        A name from `resnetkit list models`; short for --model.name. auto, or a list with commas of names, weights and
+        folders: the best of these backbones on your pictures.
     weights
         Start from these instead of from nothing: a name from `resnetkit list weights`, a file, a folder, a hub id.
     out
@@ -81,7 +82,11 @@ def train_command(
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
         report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
-        extra = {key: figures[key] for key in ("cross_validation", "frozen_drift") if key in figures}
+        extra = {
+            key: figures[key]
+            for key in ("cross_validation", "frozen_drift", "published", "backbones")
+            if key in figures
+        }
         answer_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:
         answer(f"{figures['split']} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, model in {folder}")
