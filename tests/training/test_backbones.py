@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 import torch
 
 import resnetkit as rk
-from faults.harness import Case, start, wait
 from pictures import fill, samples, write_tar
+from progress import finish
 from resnetkit.classifier import Classifier
 from resnetkit.errors import UsageError
 from resnetkit.images.preprocess import Preprocess
@@ -179,12 +181,22 @@ def test_a_row_of_the_table_fits_whatever_the_name() -> None:
 def test_the_first_rank_chooses_for_all(photos: Path, tmp_path: Path) -> None:
     blind, seeing = backbone(tmp_path / "blind", blind=True), backbone(tmp_path / "seeing")
     command = (*words(photos, tmp_path / "run", blind, seeing, recipe="finetune"), "--epochs", 1, "--precision", "fp32")
-    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [start(Case(command, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)})) for rank in range(2)]
-    ended = [wait(rank) for rank in ranks]
-    assert [each.code for each in ended] == [0, 0], [each.err for each in ended]
-    assert "are tried" in ended[0].err
-    assert "are tried" not in ended[1].err
+    env = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shell = [sys.executable, "-m", "resnetkit", *map(str, command)]
+    ranks = [
+        subprocess.Popen(
+            shell,
+            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [finish(rank)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert "are tried" in said[0]
+    assert "are tried" not in said[1]
     assert load_recipe(tmp_path / "run" / "recipe.toml").model.weights == str(seeing)
 
 
