@@ -65,10 +65,15 @@ class Trial:
     """Why it could not be used."""
     chosen: bool = False
 
+    @property
+    def name(self) -> str:
+        """The backbone for people: the end of a long path."""
+        name = shown(self.backbone)
+        return name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+
     def lines(self) -> list[str]:
         """A row of the table, within 80 columns."""
-        name = shown(self.backbone)
-        name = name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+        name = self.name
         if self.top1 is None:
             return [f"  {name:{NAME}} left out:", f"    {shorten(shown(self.left_out or ''), 76)}"]
         interval = f"{self.low:.1f} to {self.high:.1f}"
@@ -111,7 +116,7 @@ def choose_backbone(
         why = "; ".join(f"{trial.backbone}: {trial.left_out}" for trial, _ in tried[:3])
         raise CheckpointError("none of the backbones can be used", why=why, remedy="resnetkit list weights")
     best, wanted = max(usable, key=lambda each: (each[0].top1, -(each[0].ms_per_image or 0)))
-    reporter.line(f"  kept: {shown(best.backbone)}")
+    reporter.line(f"  kept: {best.name}")
     rows = tuple(asdict(replace(trial, chosen=trial is best)) for trial, _ in tried)
     return replace(run, recipe=wanted), rows
 

@@ -14,6 +14,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Self
 
 import numpy as np
@@ -106,8 +107,9 @@ class Recognised:
         named = [shown(name) for name in self.classes[:LISTED]]
         more = f" and {len(self.classes) - len(named):,} more" if len(self.classes) > len(named) else ""
         share = f"{100 * self.right / self.count:.1f} % of the {self.count:,} held out"
+        told = f"published {len(self.classes)} of your classes are those of {shown(self.of)}: {', '.join(named)}{more}"
         return [
-            f"published {len(self.classes)} of your classes are those of {self.of}: {', '.join(named)}{more}",
+            *wrap(told, 80, subsequent_indent="  "),
             f"  without learning {share} (95 % interval {low:.1f} to {high:.1f})",
         ]
 
