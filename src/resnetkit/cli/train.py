@@ -92,7 +92,8 @@ def train_command(
     recipe
         A name from `resnetkit list recipes`, or a TOML file. Without it: the one that fits the data.
     model
-        A name from `resnetkit list models`; short for --model.name.
+        A name from `resnetkit list models`; short for --model.name. auto, or a list with commas of names, weights and
+        folders: the best of these backbones on your pictures.
     weights
         Start from these instead of from nothing: a name from `resnetkit list weights`, a file, a folder, a hub id.
     which
@@ -134,7 +135,7 @@ def train_command(
     if json_output:
         keys = ("split", "count", "top1", "top5", "loss", "steps", "best_step", "seconds", "images_per_second")
         report = {"run": str(run), "model": classifier.model, "data": classifier.origin.data}
-        more = ("best_epoch", "validation", "cross_validation", "frozen_drift")
+        more = ("best_epoch", "validation", "cross_validation", "frozen_drift", "published", "backbones")
         extra = {key: figures[key] for key in more if key in figures}
         answer_json(report | {key: figures[key] for key in keys} | {"unreadable": figures["unreadable"]} | extra)
     else:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 
 from resnetkit.machine.console import shown
 
@@ -18,6 +19,13 @@ _TOKENS = (("l", "r"), ("lh", "rh"), ("lhs", "rhs"), ("lt", "rt"), ("ccw", "cw")
 """Whole words of names, where there are others: `hand_L`, but not the letters L and R."""
 _LETTERS = (("b", "d"), ("p", "q"))
 """Whole words that mirror each other in lower case only."""
+
+
+def imagenet_synsets() -> tuple[str, ...]:
+    """The WordNet numbers of ImageNet's thousand classes, in the order of the published heads."""
+    return tuple(
+        resources.files("resnetkit").joinpath("data", "imagenet_synsets.txt").read_text(encoding="ascii").split()
+    )
 
 
 def told_apart(names: Iterable[str], others: Iterable[str] = ()) -> list[str]:

@@ -6,13 +6,14 @@ belong together (copies, crops and frames of one thing, by their names and by th
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from resnetkit.data.filenames import group_of
-from resnetkit.data.splits import SPLIT_SEED, Files, Held, below
+from resnetkit.data.splits import SPLIT_SEED, Files, Held, Images, Split, below
 from resnetkit.errors import UsageError
 from resnetkit.randomness import key
 
@@ -71,6 +72,18 @@ def groups_of(files: Held, root: Path, group_by: str | None = None) -> np.ndarra
         for place, each in enumerate(keys):
             joined.join(first.setdefault(each, place), place)
     return np.unique([joined.root(place) for place in range(len(files))], return_inverse=True)[1]
+
+
+def group_by_name(parts: Sequence[Split], root: Path, group_by: str | None = None) -> dict[str, int]:
+    """The group of every file of some splits together, by its name; empty where they were not read from files."""
+    held = [part.files if isinstance(part, Images) else part for part in parts]
+    files = [part for part in held if isinstance(part, Files)]
+    if len(files) < len(parts):
+        return {}
+    paths = tuple(path for part in files for path in part.paths)
+    marks = np.concatenate([part.marks for part in files])
+    groups = groups_of(Files(paths, torch.cat([part.labels for part in files]), marks), root, group_by)
+    return dict(zip(map(str, paths), groups.tolist(), strict=True))
 
 
 def _named_groups(paths: tuple[Path, ...], root: Path, group_by: str | None) -> list[str]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,14 @@ from resnetkit.arguments import checked, refusal
 from resnetkit.classifier import Classifier
 from resnetkit.data.arrays import TAKES, Arrays
 from resnetkit.data.batches import evaluation_batches
-from resnetkit.data.classnames import describe_forms, mirrored, order_of_head, same_in_other_form, told_apart
+from resnetkit.data.classnames import (
+    describe_forms,
+    imagenet_synsets,
+    mirrored,
+    order_of_head,
+    same_in_other_form,
+    told_apart,
+)
 from resnetkit.data.dataset import Data
 from resnetkit.data.items import DataSets
 from resnetkit.data.labelling import Labelling
@@ -200,10 +206,7 @@ def _align(data: Data, split: Split, classifier: Classifier) -> Split:
     known = {name: label for label, name in enumerate(classifier.classes)}
     if len(known) == 1000 and known.keys().isdisjoint(data.classes):
         # Folders of ImageNet are named by synset, classifiers of it by words; both are in the order of the synsets.
-        synsets = (
-            resources.files("resnetkit").joinpath("data", "imagenet_synsets.txt").read_text(encoding="ascii").split()
-        )
-        known = {name: label for label, name in enumerate(synsets)}
+        known = {name: label for label, name in enumerate(imagenet_synsets())}
     if forms := same_in_other_form(data.classes, known):
         logger.warning("%s", describe_forms(forms, data.name))
         known |= {name: known[theirs] for name, theirs in forms.items()}

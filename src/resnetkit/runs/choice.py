@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from resnetkit.data.named import NAMED_SETS
+from resnetkit.errors import UsageError
 from resnetkit.networks.arch import BEGINNINGS, OUTSIDE, VARIANTS, changed_fields, worded
 from resnetkit.recipes.load import keys_of, list_recipes, load_recipe
 from resnetkit.recipes.schema import Recipe
 from resnetkit.weights.spelling import spelled
-from resnetkit.weights.table import WEIGHTS, network_of
+from resnetkit.weights.table import WEIGHTS, network_of, weights_of
+
+AUTO = "auto"
+"""The name of a network that stands for all backbones at hand."""
 
 logger = logging.getLogger("resnetkit")
 
@@ -26,14 +30,23 @@ def choose_recipe(data: Any, recipe: str | Path | Recipe | None, changes: dict[s
     model = {key: value for key, value in (changes.get("model") or {}).items() if value is not None}
     if "weights" in model:
         model["weights"] = spelled(model["weights"])
+    if choosing := leaves_choice(model.get("name")):
+        _refuse_more(model)
+        if old is not None:  # it was chosen when the run began
+            before = load_recipe(old)
+            sizes = {"image_size": before.data.image_size, "resize": before.data.resize}
+            model = before.model.model_dump(exclude_none=True)
+            changes = {**changes, "data": {**sizes, **(changes.get("data") or {})}}
     chosen = recipe if recipe is not None else old if data is None else None
+    if chosen is None and choosing:
+        chosen = "finetune"
     if chosen is None:
         named = (changes.get("data") or {}).get("name", "digits")
         if not isinstance(data, str | Path | None) and data.small and model.get("weights") in (None, "none"):
             return load_recipe("arrays", changes)
         if named not in NAMED_SETS and "weights" not in model and "name" in model:
             # A folder is fine-tuned from the weights that are published for the network, where there are any.
-            model["weights"] = next((name for name, each in WEIGHTS.items() if each.model == model["name"]), "none")
+            model["weights"] = published_for(model["name"], own=False) or "none"
         chosen = default_recipe(named, weights=model.get("weights"))
     return load_recipe(chosen, {**changes, "model": _with_network(model, chosen)})
 
@@ -54,6 +67,26 @@ def _with_network(model: dict[str, Any], chosen: str | Path | Recipe) -> dict[st
     said = load_recipe(chosen).model.model_dump(exclude_none=True)
     taken = {key: value for key, value in theirs.items() if key not in own and (key in changed or key in said)}
     return {"name": name} | taken | model
+
+
+def leaves_choice(model: str | None) -> bool:
+    """Whether the name of a network is `auto`, or a list of backbones, of which one is to be chosen."""
+    return model is not None and (model == AUTO or "," in model)
+
+
+def published_for(model: str, *, own: bool = True) -> str | None:
+    """The name of the weights that a network gets where none are named: published ones, or else our `own`."""
+    return next((name for name in weights_of(model) if own or name in WEIGHTS), None)
+
+
+def _refuse_more(model: dict[str, Any]) -> None:
+    more = [key for key, value in model.items() if key != "name" and value is not None]
+    if more:
+        raise UsageError(
+            f"model.{more[0]} does not go with --model {model['name']}",
+            why="the backbone that is chosen brings its own",
+            remedy="the name of one network",
+        )
 
 
 DEFAULT_RECIPES = {"cifar10": "cifar10-paper", "cifar100": "cifar10-paper", "imagenet": "imagenet-modern"}

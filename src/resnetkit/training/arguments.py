@@ -12,6 +12,7 @@ from resnetkit.arguments import refusal
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import VARIANTS, Arch, get_arch
 from resnetkit.recipes.schema import Recipe
+from resnetkit.runs.choice import leaves_choice
 
 ELSEWHERE = {"learning_rate": "lr", "batch": "batch_size", "size": "image_size", "optimizer": "name", "epoch": "epochs"}
 """What keys are called by other libraries."""
@@ -41,8 +42,10 @@ def recipe_changes(given: Mapping[str, Any]) -> dict[str, Any]:
 def network_section(model: str | Arch) -> dict[str, Any]:
     """The section of a recipe that makes a network just so, whatever another recipe has changed in it.
 
-    Channels and classes are left to the data. Raises `UsageError` (exit code 2) for an unknown name.
+    Channels and classes are left to the data; of several backbones one is chosen later. Raises `UsageError` (exit code 2) for an unknown name.
     """
+    if isinstance(model, str) and leaves_choice(model):
+        return {"name": model}
     if isinstance(model, str):
         name, arch = model, get_arch(model)
     else:

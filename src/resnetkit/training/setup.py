@@ -21,6 +21,7 @@ from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
 from resnetkit.runs.folder import Run
+from resnetkit.transfer.published import Published
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.load import pretrained_network
 from resnetkit.weights.sources import Source, read_source
@@ -48,6 +49,10 @@ class Setup:
     """Which images these are, so that going on with others is noticed."""
     ranks: Ranks
     reporter: Reporter
+    published: Published | None = None
+    """The head that the weights came with."""
+    backbones: tuple[dict[str, Any], ...] = ()
+    """Those that were tried before, where that was left to us."""
 
     @property
     def recipe(self) -> Recipe:
@@ -118,7 +123,8 @@ def prepare(run: Run, data: Data, ranks: Ranks, reporter: Reporter) -> Setup:
     network.recompute = recipe.recompute
     frozen = freeze(network, recipe.freeze)
     images = Fingerprint.of(data)
-    return Setup(run, data, data.train, network, preprocess, compute, frozen, images, ranks, reporter)
+    published = Published.of(start)
+    return Setup(run, data, data.train, network, preprocess, compute, frozen, images, ranks, reporter, published)
 
 
 def read_start(recipe: Recipe) -> Source | None:

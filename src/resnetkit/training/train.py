@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
 from resnetkit.recipes.schema import Recipe
-from resnetkit.runs.choice import choose_recipe
+from resnetkit.runs.choice import choose_recipe, leaves_choice
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.arguments import recipe_changes, recipe_of
+from resnetkit.training.backbones import choose_backbone
 from resnetkit.training.guards import Guards, stopped
 from resnetkit.training.loop import fit, score_split
 from resnetkit.training.plan import make_plan
 from resnetkit.training.setup import Setup, prepare
 from resnetkit.training.state import State, copy_of
 from resnetkit.training.step import Stepper
-from resnetkit.transfer.probe import Probe, probe, score_probe
+from resnetkit.transfer.probe import Probe, probe, recognised, score_probe
 
 
 @checked()
@@ -93,7 +95,11 @@ def train(
                 reporter.line(note)
             name = source if isinstance(source, Arrays | DataSets) else run.recipe.data.name
             images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
-            setup = prepare(run, images, peers, reporter)
+            tried: tuple[dict[str, Any], ...] = ()
+            if leaves_choice(run.recipe.model.name):
+                given = changes.get("data") or {}
+                run, tried = peers.from_first(partial(choose_backbone, run, images, given, reporter))
+            setup = replace(prepare(run, images, peers, reporter), backbones=tried)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
             with setup.compute.tuned():
@@ -117,6 +123,7 @@ def _train_head(setup: Setup) -> Classifier:
         parts = [train_split]
         if setup.data.test is not None and setup.data.validation is not None:
             parts.append(setup.data.validation)  # nothing is chosen on it here, so it may be learnt from
+        known = _recognised(setup)
         solved = _solve_head(setup, parts)
         split_name, held_out = setup.data.held_out()
         score = score_probe(setup.classifier(setup.network), held_out)
@@ -132,7 +139,7 @@ def _train_head(setup: Setup) -> Classifier:
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
         lost = setup.data.unreadable | solved.features.lost | score.lost
-        return _finish(setup, setup.network, score, facts, _told(setup, solved), lost)
+        return _finish(setup, setup.network, score, facts, _told(setup, solved, known), lost)
 
 
 def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool) -> Classifier:
@@ -164,24 +171,38 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
         return _finish_layers(setup, state)
 
 
+def _recognised(setup: Setup) -> dict[str, Any]:
+    """What the published head knows already, said and for the result; empty where it knows none of the classes."""
+    split = setup.data.validation or setup.data.test
+    if setup.published is None or split is None:
+        return {}
+    found = recognised(setup.classifier(setup.network), split, setup.published)
+    if found is None:
+        return {}
+    setup.say(found.describe())
+    return {"published": found.to_dict()}
+
+
 def _solve_head(setup: Setup, parts: list[Split]) -> Probe:
     """Solve the head on the features of some splits, put it on the network, and say how good it is."""
-    solved = probe(setup.classifier(setup.network), parts, setup.recipe, setup.reporter)
+    solved = probe(setup.classifier(setup.network), parts, setup.recipe, setup.reporter, setup.published)
     setup.say(solved.describe(setup.data.classes))
     return solved
 
 
-def _told(setup: Setup, solved: Probe) -> dict[str, Any]:
-    """What the result of a run keeps of the head that was solved."""
-    return {"cross_validation": solved.head.to_dict(setup.data.classes), "frozen_drift": solved.drift}
+def _told(setup: Setup, solved: Probe, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result of a run keeps of the head that was solved, of the one that was there, of backbones tried."""
+    told = {"cross_validation": solved.head.to_dict(setup.data.classes), "frozen_drift": solved.drift, **known}
+    return told | ({"backbones": list(setup.backbones)} if setup.backbones else {})
 
 
 def _begin_with_head(setup: Setup, state: State) -> None:
     """The head first; what it scores on validation is what fine-tuning has to beat."""
+    known = _recognised(setup)
     solved = _solve_head(setup, [setup.train_split])
     validation = score_split(setup, setup.network, setup.validation_split)
     state.lost |= solved.features.lost | validation.lost
-    state.extra = _told(setup, solved)
+    state.extra = _told(setup, solved, known)
     state.best = {"step": 0} | validation.to_dict()
     state.best_weights = copy_of(setup.network)
     scored = f"head alone: validation {validation.top1:.2f} %"

@@ -1,10 +1,12 @@
 """Transfer learning with a frozen backbone: a head solved to its optimum on features that were computed once.
 
 The head is multinomial logistic regression; its weight decay is chosen by stratified cross-validation over images, so
-that all views of an image are on one side.
+that all views of an image are on one side, and so are images that belong together. Where the backbone's own head may
+help, cross-validation decides that too.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,12 @@ from resnetkit.evaluation.intervals import wilson
 from resnetkit.machine.device import one_thread
 from resnetkit.transfer.features import Features
 from resnetkit.transfer.logistic import Problem, Solution
+from resnetkit.transfer.prior import PLAIN, Prior
 
 DECAYS = tuple(10.0**exponent for exponent in (-3, -2, -1, 0, 1, 2))
 """Candidates for scikit-learn's C, the inverse of the weight decay."""
+NEAR_THE_MEAN = (0.0, 1e-5, 1e-4)
+"""Further ones for a prior that has a mean; at 0 nothing is learnt."""
 CURVE = (0.125, 0.25, 0.5)
 """Shares of the images that the learning curve learns from, besides all of them."""
 SURE = 0.9
@@ -46,9 +51,13 @@ class Head:
     """Images learnt from, and the accuracy on those that were not."""
     suspects: tuple[tuple[str, int, int, float], ...] = ()
     """File, its label, the label that cross-validation is sure of, and how sure: perhaps mislabelled."""
+    prior: str = PLAIN.name
+    """What the head was believed to be before it was learnt."""
+    compared: tuple[tuple[str, float, float], ...] = ()
+    """Every prior that was tried: its name, accuracy and mean loss in cross-validation."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """For the journal and `--json`: `folds, top1, low, high, C, curve, suspects`."""
+        """For the journal and `--json`: `folds, top1, low, high, C, prior, compared, curve, suspects`."""
         low, high = self.interval or (None, None)
         return {
             "folds": self.folds,
@@ -56,6 +65,8 @@ class Head:
             "low": low,
             "high": high,
             "C": self.strength,
+            "prior": self.prior,
+            "compared": [{"prior": name, "top1": top1, "loss": loss} for name, top1, loss in self.compared],
             "curve": [{"images": images, "top1": top1} for images, top1 in self.curve],
             "suspects": [
                 {"file": file, "label": classes[label], "looks_like": classes[answer], "probability": share}
@@ -74,61 +85,138 @@ class Head:
         return f"more pictures of this kind would help little: the last doubling brought {after - before:+.1f} points"
 
 
-def solve_head(features: Features, classes: int, *, folds: int = 5, balanced: bool = False, seed: int = 0) -> Head:
+def solve_head(
+    features: Features,
+    classes: int,
+    *,
+    folds: int = 5,
+    balanced: bool = False,
+    seed: int = 0,
+    priors: Sequence[Prior] = (PLAIN,),
+    groups: np.ndarray | None = None,
+) -> Head:
     """Fit the head on all views of all images; choose its decay and judge it by `folds`-fold cross-validation.
 
-    A class needs two images to be judged; with fewer, C is 1 and nothing is claimed.
+    Images of one of `groups`, int64 (N,), lie in one fold. A class needs two groups to be judged; with fewer, C is 1
+    and nothing is claimed. Of several `priors` the first stays unless another's loss in cross-validation is less by
+    more than the standard error of the difference, image by image.
     """
-    labels, views = features.labels, features.values.shape[1]
-    smallest = int(np.bincount(labels, minlength=classes).min())
-    folds = min(folds, smallest)
-    with one_thread() as threads:
-        rows = features.values.reshape(-1, features.values.shape[2])
-        # Each image weighs one, however many views it has.
-        problem = Problem(rows, labels.repeat(views), np.full(len(rows), 1 / views))
-
-        def fits(chosen: np.ndarray, strengths: Sequence[float]) -> list[_Fitted]:
-            places = (chosen[:, None] * views + np.arange(views)).ravel()
-            return [_full(found, classes) for found in problem.solve(strengths, places, balanced=balanced)]
-
-        everything = np.arange(len(labels))
-        if folds < 2:
-            ((weight, bias),) = fits(everything, (1.0,))
+    labels = features.labels
+    parts = grouped_folds(labels, groups if groups is not None else np.arange(len(labels)), folds, classes, seed)
+    with one_thread() as threads, ThreadPoolExecutor(threads) as pool:
+        if not parts:
+            ((weight, bias),) = _Task(features, classes, priors[0], balanced).fits(np.arange(len(labels)), (1.0,))
             return Head(weight, bias, 1.0, 0)
-        parts = stratified_folds(labels, folds, seed)
-        rests = [np.setdiff1d(everything, held) for held in parts]
-        with ThreadPoolExecutor(threads) as pool:
-            # Small fits are many small steps of Python, which threads cannot share.
-            each = pool.map if rows.size * classes >= WORTH_THREADS else map
-            judged = {strength: np.empty((len(labels), classes), dtype=np.float32) for strength in DECAYS}
-            for held, fitted in zip(parts, each(lambda rest: fits(rest, DECAYS), rests), strict=True):
-                for strength, head in zip(DECAYS, fitted, strict=True):
-                    judged[strength][held] = _answers(features, held, head)
-            loss = {strength: _loss(probabilities, labels) for strength, probabilities in judged.items()}
-            strength = min(loss, key=lambda each: loss[each])
-            probabilities = judged[strength]
-            right = probabilities.argmax(1) == labels
-            ((weight, bias),) = fits(everything, (strength,))
-            curve = []
-            for share in CURVE:
-                some = [_share(rest, labels[rest], share) for rest in rests]
-                if min(len(np.unique(labels[chosen])) for chosen in some) < 2:
-                    continue
-                heads = each(lambda chosen: fits(chosen, (strength,))[0], some)
-                answered = [_answers(features, held, head).argmax(1) for held, head in zip(parts, heads, strict=True)]
-                good = sum(int((answers == labels[held]).sum()) for held, answers in zip(parts, answered, strict=True))
-                curve.append((round(float(np.mean([len(chosen) for chosen in some]))), 100 * good / len(labels)))
-    curve.append((round(float(np.mean([len(rest) for rest in rests]))), 100 * float(right.mean())))
+        rests = [np.setdiff1d(np.arange(len(labels)), held) for held in parts]
+        # Small fits are many small steps of Python, which threads cannot share.
+        each = pool.map if features.values.size * classes >= WORTH_THREADS else map
+        plain = _Task(features, classes, priors[0], balanced)
+        best = (plain, plain.judged(parts, rests, each))
+        compared = [(plain.prior.name, *best[1].figures())]
+        for prior in priors[1:]:
+            task = _Task(features, classes, prior, balanced)
+            found = task.judged(parts, rests, each)
+            compared.append((prior.name, *found.figures()))
+            if found.clearly_beats(best[1]):
+                best = (task, found)
+        task, judged = best
+        ((weight, bias),) = task.fits(np.arange(len(labels)), (judged.strength,))
+        curve = task.curve(judged.strength, parts, rests, each)
+    accuracy, _ = judged.figures()
     return Head(
         weight,
         bias,
-        strength,
-        folds,
-        100 * float(right.mean()),
-        wilson(int(right.sum()), len(right)),
-        tuple(curve),
-        _suspects(features, probabilities),
+        judged.strength,
+        len(parts),
+        accuracy,
+        wilson(judged.right, len(labels)),
+        (*curve, (round(float(np.mean([len(rest) for rest in rests]))), accuracy)),
+        _suspects(features, judged.probabilities),
+        task.prior.name,
+        tuple(compared),
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What cross-validation says of a prior at the strength that suits it best."""
+
+    strength: float
+    probabilities: np.ndarray
+    """(N, classes), of each image by the head that has not seen it."""
+    losses: np.ndarray
+    """(N,)."""
+    right: int
+    """Images that are answered rightly."""
+
+    def figures(self) -> tuple[float, float]:
+        """Accuracy in percent, and mean loss."""
+        return 100 * self.right / len(self.losses), float(self.losses.mean())
+
+    def clearly_beats(self, other: "_Judged") -> bool:
+        """Whether the loss is less by more than the standard error of the difference, image by image."""
+        gains = other.losses - self.losses
+        return float(gains.mean()) > float(gains.std()) / math.sqrt(len(gains))
+
+
+class _Task:
+    """Fits of heads on parts of the images under one prior; what they give is folded, a weight and a bias."""
+
+    def __init__(self, features: Features, classes: int, prior: Prior, balanced: bool) -> None:
+        self.features, self.classes, self.prior, self.balanced = features, classes, prior, balanced
+        self.views = features.values.shape[1]
+        rows = features.values.reshape(-1, features.values.shape[2])
+        # Each image weighs one, however many views it has.
+        labels, weighs = features.labels.repeat(self.views), np.full(len(rows), 1 / self.views)
+        self.problem, self.offset = Problem(prior.rows(rows), labels, weighs), prior.offset(rows)
+        self.strengths = DECAYS if prior.mean is None else (*NEAR_THE_MEAN, *DECAYS)
+
+    def fits(self, chosen: np.ndarray, strengths: Sequence[float]) -> list[_Fitted]:
+        """A head for every strength, from the images at `chosen`."""
+        places = (chosen[:, None] * self.views + np.arange(self.views)).ravel()
+        found = self.problem.solve(strengths, places, balanced=self.balanced, offset=self.offset)
+        return [_full(each, self.classes, self.prior) for each in found]
+
+    def judged(self, parts: list[np.ndarray], rests: list[np.ndarray], each: Callable) -> _Judged:
+        """Cross-validation of all strengths, and the one with the least loss."""
+        labels, strengths = self.features.labels, self.strengths
+        answers = {strength: np.empty((len(labels), self.classes), dtype=np.float32) for strength in strengths}
+        for held, fitted in zip(parts, each(lambda rest: self.fits(rest, strengths), rests), strict=True):
+            for strength, head in zip(strengths, fitted, strict=True):
+                answers[strength][held] = _answers(self.features, held, head)
+        losses = {strength: _losses(probabilities, labels) for strength, probabilities in answers.items()}
+        best = min(losses, key=lambda strength: losses[strength].mean())
+        return _Judged(best, answers[best], losses[best], int((answers[best].argmax(1) == labels).sum()))
+
+    def curve(
+        self, strength: float, parts: list[np.ndarray], rests: list[np.ndarray], each: Callable
+    ) -> list[tuple[int, float]]:
+        """Images learnt from, and the accuracy on those held out, for each share of `CURVE`."""
+        labels, points = self.features.labels, []
+        for share in CURVE:
+            some = [_share(rest, labels[rest], share) for rest in rests]
+            if min(len(np.unique(labels[chosen])) for chosen in some) < 2:
+                continue
+            heads = each(lambda chosen: self.fits(chosen, (strength,))[0], some)
+            answered = [_answers(self.features, held, head).argmax(1) for held, head in zip(parts, heads, strict=True)]
+            good = sum(int((answers == labels[held]).sum()) for held, answers in zip(parts, answered, strict=True))
+            points.append((round(float(np.mean([len(chosen) for chosen in some]))), 100 * good / len(labels)))
+        return points
+
+
+def grouped_folds(labels: np.ndarray, groups: np.ndarray, folds: int, classes: int, seed: int = 0) -> list[np.ndarray]:
+    """Positions of each fold, as `stratified_folds`, but what belongs together is in one; none where a class cannot.
+
+    A group counts for the class of its first member. Where each image is its own group, the folds are the same.
+    """
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))
+    speakers = labels[np.sort(first)]
+    folds = min(folds, int(np.bincount(speakers, minlength=classes).min()))
+    if folds < 2:
+        return []
+    members = order[group_of]
+    return [np.flatnonzero(np.isin(members, held)) for held in stratified_folds(speakers, folds, seed)]
 
 
 def stratified_folds(labels: np.ndarray, folds: int, seed: int = 0) -> list[np.ndarray]:
@@ -149,11 +237,12 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int = 0) -> list[np.n
     return [np.flatnonzero(fold_of == number) for number in range(folds)]
 
 
-def _full(found: Solution, classes: int) -> _Fitted:
+def _full(found: Solution, classes: int, prior: Prior) -> _Fitted:
     """Weight (classes, width) and bias (classes,), float32; a class of which nothing was seen is never answered."""
-    weight = np.zeros((classes, found.weight.shape[1]), dtype=np.float32)
+    known, offset = prior.folded(found.weight, found.bias, found.classes)
+    weight = np.zeros((classes, known.shape[1]), dtype=np.float32)
     bias = np.full(classes, -1e4, dtype=np.float32)
-    weight[found.classes], bias[found.classes] = found.weight, found.bias
+    weight[found.classes], bias[found.classes] = known, offset
     return weight, bias
 
 
@@ -164,8 +253,8 @@ def _answers(features: Features, chosen: np.ndarray, head: _Fitted) -> np.ndarra
     return powers / powers.sum(1, keepdims=True)
 
 
-def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
 
 
 def _share(chosen: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:

@@ -51,11 +51,18 @@ class Problem:
         self.design = torch.cat([turned @ rotation, torch.ones(len(turned), 1, dtype=torch.float64)], 1)
 
     def solve(
-        self, strengths: Sequence[float], chosen: np.ndarray | None = None, *, balanced: bool = False
+        self,
+        strengths: Sequence[float],
+        chosen: np.ndarray | None = None,
+        *,
+        balanced: bool = False,
+        offset: np.ndarray | None = None,
     ) -> list[Solution]:
         """The optimum for every one of `strengths`, in their order, on the rows at `chosen`.
 
-        `balanced` gives every class the same weight in all. Each starts from the solution of the next smaller strength.
+        `balanced` gives every class the same weight in all. `offset`, (N, labels), has logits that the solution's are
+        added to; at a strength of 0 nothing is learnt, and all is zero. Each starts from the solution of the next
+        smaller strength.
         """
         chosen = np.arange(len(self.labels)) if chosen is None else chosen
         classes, targets, counts = np.unique(self.labels[chosen], return_inverse=True, return_counts=True)
@@ -64,8 +71,9 @@ class Problem:
         importance = self.importance[chosen]
         if balanced:
             importance = importance * torch.from_numpy(len(chosen) / (len(classes) * counts))[targets]
+        given = None if offset is None else torch.from_numpy(offset[np.ix_(chosen, classes)]).double()
         with torch.inference_mode():
-            fit = _Fit(self.design[chosen], torch.from_numpy(targets), importance, len(classes))
+            fit = _Fit(self.design[chosen], torch.from_numpy(targets), importance, len(classes), given)
             found = {strength: self._unturned(classes, fit.solve(strength)) for strength in sorted(set(strengths))}
         return [found[strength] for strength in strengths]
 
@@ -80,8 +88,10 @@ class Problem:
 class _Fit:
     """The objective over unknowns (free rows, columns): the last column is the bias, and has no penalty."""
 
-    def __init__(self, design: Tensor, targets: Tensor, importance: Tensor, classes: int) -> None:
-        free = 1 if classes == 2 else classes
+    def __init__(
+        self, design: Tensor, targets: Tensor, importance: Tensor, classes: int, offset: Tensor | None = None
+    ) -> None:
+        free, self.offset = 1 if classes == 2 else classes, offset
         self.design, self.rough, self.importance = design, design.float(), importance[:, None]
         self.squares = self.rough.square()
         self.targets, self.classes = targets[:, None], classes
@@ -95,6 +105,8 @@ class _Fit:
     def solve(self, strength: float) -> Tensor:
         """The optimum, from where the last one was."""
         at = self.unknowns
+        if not strength:
+            return at
         value, shares = self._objective(at, strength)
         for _ in range(NEWTON_STEPS):
             gradient = (strength * self.importance * (shares - self.truth)).T @ self.design + self._penalty(at)
@@ -118,6 +130,8 @@ class _Fit:
         logits = self.design @ at.T
         if self.classes == 2:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        if self.offset is not None:
+            logits = logits + self.offset
         logs = logits.log_softmax(1)
         value = -strength * (self.importance * logs.gather(1, self.targets)).sum() + (at * self._penalty(at)).sum() / 2
         return float(value), logs[:, -len(at) :].exp()

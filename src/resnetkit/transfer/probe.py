@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
+from resnetkit.data.holdout import group_by_name
 from resnetkit.data.splits import Split
 from resnetkit.data.unreadable import whole_batch_lost
 from resnetkit.errors import UsageError
@@ -17,6 +20,8 @@ from resnetkit.networks.resnet import ResNet
 from resnetkit.recipes.schema import Recipe
 from resnetkit.transfer.features import Features, Views, extract, join
 from resnetkit.transfer.head import Head, solve_head
+from resnetkit.transfer.prior import PLAIN
+from resnetkit.transfer.published import FEW, Published, Recognised, match, recognise
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Probe:
         lines.append(
             f"{head.folds}-fold cross-validation: {head.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
         )
+        lines += _compared(head)
         lines += [f"  learnt from {images:,} images: {accuracy:.1f} %" for images, accuracy in head.curve]
         lines.append(head.advice())
         lines += [
@@ -54,28 +60,65 @@ class Probe:
         return lines
 
 
-def probe(classifier: Classifier, parts: Sequence[Split], recipe: Recipe, reporter: Reporter) -> Probe:
+def probe(
+    classifier: Classifier,
+    parts: Sequence[Split],
+    recipe: Recipe,
+    reporter: Reporter,
+    published: Published | None = None,
+) -> Probe:
     """Solve a head on the features of `parts` and put it on the classifier's network, whose backbone is only read.
 
+    `published` is the head that the backbone came with: cross-validation decides what it is worth.
     Raises `UsageError` (exit code 2) for shards.
     """
-    network, settings = classifier.network, recipe.transfer
+    network = classifier.network
     began = time.monotonic()
     before = {name: value.clone() for name, value in _backbone(network).items()}
-    views, found, done = Views(settings.mirror, settings.crops), [], 0
-    with reporter.progress(sum(map(len, parts)), 0, unit="images") as progress:
-        for part in parts:
-            found.append(_extract(classifier, part, views, lambda count, done=done: progress(done + count)))
-            done += len(part)
-    features = join(found)
+    features = features_of(classifier, parts, recipe, reporter)
     seconds = time.monotonic() - began
-    balanced = recipe.class_weights == "balanced"
-    head = solve_head(features, len(classifier.classes), folds=settings.folds, balanced=balanced, seed=recipe.seed)
+    head = solve(features, classifier.classes, parts, recipe, published)
     with torch.no_grad():
         network.fc.weight.copy_(torch.from_numpy(head.weight))
         network.fc.bias.copy_(torch.from_numpy(head.bias))
     drift = max(float((value - before[name]).abs().max()) for name, value in _backbone(network).items())
     return Probe(head, features, drift, seconds)
+
+
+def features_of(classifier: Classifier, parts: Sequence[Split], recipe: Recipe, reporter: Reporter) -> Features:
+    """Features of some splits as one, in the views of the recipe. Raises `UsageError` (exit code 2) for shards."""
+    views, found, done = Views(recipe.transfer.mirror, recipe.transfer.crops), [], 0
+    with reporter.progress(sum(map(len, parts)), 0, unit="images") as progress:
+        for part in parts:
+            found.append(_extract(classifier, part, views, lambda count, done=done: progress(done + count)))
+            done += len(part)
+    return join(found)
+
+
+def solve(
+    features: Features, classes: Sequence[str], parts: Sequence[Split], recipe: Recipe, published: Published | None
+) -> Head:
+    """The head for the features of `parts`, as the recipe wants it. Files that belong together lie in one fold."""
+    group_of = group_by_name(parts, Path(recipe.data.name), recipe.data.group_by)
+    priors = (PLAIN,)
+    if published is not None and len(features.labels) < FEW:
+        priors = published.priors(features.values[:, 0], classes)
+    return solve_head(
+        features,
+        len(classes),
+        folds=recipe.transfer.folds,
+        balanced=recipe.class_weights == "balanced",
+        seed=recipe.seed,
+        priors=priors,
+        groups=np.array([group_of[file] for file in features.files]) if group_of else None,
+    )
+
+
+def recognised(classifier: Classifier, split: Split, published: Published) -> Recognised | None:
+    """How good the published head is on a split as it is; nothing where it does not know two of the classes."""
+    if len(match(classifier.classes, published.classes)) < 2:
+        return None
+    return recognise(published, _extract(classifier, split, Views()), classifier.classes)
 
 
 def score_probe(classifier: Classifier, split: Split) -> Score:
@@ -87,6 +130,17 @@ def score_probe(classifier: Classifier, split: Split) -> Score:
         labels = torch.from_numpy(found.labels)
         tally.update(logits, labels, F.cross_entropy(logits, labels))
     return replace(tally.compute(), lost=found.lost)
+
+
+def _compared(head: Head) -> list[str]:
+    """What the published head was worth, in a line."""
+    if len(head.compared) < 2:
+        return []
+    top1_of = {name: top1 for name, top1, _ in head.compared}
+    if head.prior != PLAIN.name:
+        return [f"  from {head.prior}; {PLAIN.name}: {top1_of[PLAIN.name]:.1f} %"]
+    best, top1, _ = min((each for each in head.compared if each[0] != PLAIN.name), key=lambda each: each[2])
+    return [f"  the published head does not clearly help: {best}: {top1:.1f} %"]
 
 
 def _extract(
