@@ -3,13 +3,14 @@
 Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAME"` refines one other recipe.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from resnetkit.errors import UsageError
@@ -93,6 +94,26 @@ class DataRecipe(_Section):
     )
 
 
+def _named_transforms(given: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """A list of [NAME, {ARGUMENT = VALUE}], also as JSON. Which of them there are, torchvision is asked later."""
+    example = 'such as [["ColorJitter", {"brightness": 0.4}], ["RandomInvert"]]'
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is no JSON; it is a list, {example}") from error
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"it is a list, {example}")
+    found = []
+    for entry in given:
+        name, *rest = entry if isinstance(entry, list | tuple) and entry else (entry,)
+        arguments = rest[0] if rest else {}
+        if not isinstance(name, str) or len(rest) > 1 or not isinstance(arguments, dict):
+            raise ValueError(f"each is a name and its arguments, {example}")
+        found.append((name, arguments))
+    return tuple(found)
+
+
 class AugmentRecipe(_Section):
     """Random changes to training images. All are drawn from (seed, epoch, image)."""
 
@@ -101,6 +122,10 @@ class AugmentRecipe(_Section):
     random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
     crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
     trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
+    extra: Annotated[str | tuple[tuple[str, dict[str, Any]], ...], BeforeValidator(_named_transforms)] = Field(
+        (),
+        description='Of torchvision.transforms.v2, by name: [["ColorJitter", {brightness = 0.4}]]; JSON for a flag.',
+    )
     random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
     mixup: float = Field(0.0, ge=0, le=1000, description="Alpha of mixup; 0 is off.")
     cutmix: float = Field(0.0, ge=0, le=1000, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
