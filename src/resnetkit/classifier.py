@@ -4,16 +4,17 @@
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import logging
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import safetensors.torch
 import torch
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
@@ -28,6 +29,9 @@ FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
+
+
+logger = logging.getLogger("resnetkit")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Classifier:
     """All that a prediction needs, and where it came from."""
 
     network: ResNet
+    """Or the user's own module, where a run was given one; see `ours`."""
     preprocess: Preprocess
     classes: tuple[str, ...]
     model: str
@@ -63,6 +68,11 @@ class Classifier:
         self.network = self.compute.network(self.network).eval()
 
     @property
+    def ours(self) -> bool:
+        """Whether the network is one that an `Arch` describes. Of the user's own only the weights can be saved."""
+        return isinstance(self.network, ResNet)
+
+    @property
     def origin(self) -> Origin:
         """What it was trained on. Foreign weights do not say: their `recipe` names no data."""
         data = self.recipe.get("data")
@@ -76,7 +86,7 @@ class Classifier:
         """Normalised images (N, C, H, W) to float32 logits (N, classes); the network is put into evaluation mode."""
         self.network.eval()
         with self.compute.autocast():
-            return self.network(self.compute.tensor(images)).float()
+            return self.network(self.compute.images(images)).float()
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 pixels as `preprocess` gives them, (N, C, size, size), to probabilities (N, classes)."""
@@ -86,9 +96,13 @@ class Classifier:
         """Write the artefact, and `remember` where. Raises `StorageError` (exit code 7)."""
         folder = Path(folder)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        if not self.ours:
+            tensors = {name: value.clone() for name, value in tensors.items()}  # some may be one and the same
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         replace_file(folder / WEIGHTS, weights)
         config = json.dumps(self._config(sha256(weights)), indent=2, ensure_ascii=False)
+        if not self.ours:
+            logger.info("%s: weights alone; whoever loads them needs the network: rk.load(…, network=…)", folder)
         # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
         replace_file(folder / CONFIG, config.encode(errors="backslashreplace"))
         if remember:
@@ -96,8 +110,10 @@ class Classifier:
         return folder
 
     def _config(self, digest: str) -> dict[str, Any]:
-        arch = self.network.arch
         preprocess = self.preprocess
+        if not self.ours:
+            return {"architecture": self.model, "resnetkit": self._own_section(None, digest)}
+        arch = self.network.arch
         return {
             "architecture": self.model,
             "num_classes": arch.num_classes,
@@ -116,22 +132,26 @@ class Classifier:
                 "first_conv": "conv1",
                 "classifier": "fc",
             },
-            "resnetkit": {
-                "format": FORMAT,
-                "arch": asdict(arch),
-                "preprocess": asdict(preprocess),
-                "classes": self.classes,
-                "recipe": self.recipe,
-                "metrics": self.metrics,
-                "sha256": digest,
-            },
+            "resnetkit": self._own_section(asdict(arch), digest),
+        }
+
+    def _own_section(self, arch: dict[str, Any] | None, digest: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "arch": arch,
+            "preprocess": asdict(self.preprocess),
+            "classes": self.classes,
+            "recipe": self.recipe,
+            "metrics": self.metrics,
+            "sha256": digest,
         }
 
 
 class _Saved(BaseModel):
     """Our own section of an artefact's settings."""
 
-    arch: dict[str, Any]
+    arch: dict[str, Any] | None
+    """None where the network is the user's own."""
     preprocess: dict[str, Any]
     classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
     recipe: dict[str, Any]
@@ -166,8 +186,10 @@ def _read(path: Path, most: int) -> bytes:
         raise CheckpointError("the model is damaged", file=path, why=why) from error
 
 
-def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
-    """Load a run folder or a model folder.
+def load_classifier(
+    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: nn.Module | None = None
+) -> Classifier:
+    """Load a run folder or a model folder; `network` is for one that was trained with the user's own.
 
     Raises `UsageError` (exit code 2) where there is none, `CheckpointError` (exit code 4) where it is damaged.
     """
@@ -185,9 +207,12 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
     config, weights = read_json(folder / CONFIG), _read(folder / WEIGHTS, MOST_WEIGHTS)
     try:
         saved = documents.validated(_Saved, config.get("resnetkit"))
-        arch, preprocess = Arch(**saved.arch), Preprocess(**saved.preprocess)
+        preprocess = Preprocess(**saved.preprocess)
         if sha256(weights) != saved.sha256:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
+        if saved.arch is None or network is not None:
+            return _with_own_network(folder, config, saved, weights, network, choose(device, precision))
+        arch = Arch(**saved.arch)
         parameters = summarise(arch, arch.native_size).parameters
         if 2 * parameters > len(weights):
             raise ValueError(f"{CONFIG} names {parameters:,} parameters and {WEIGHTS} has {len(weights):,} bytes")
@@ -195,6 +220,8 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
             raise ValueError("its classes, its channels and its network do not go together")
         network = ResNet(arch, initialise=False)
         network.load_state_dict(safetensors.torch.load(weights))
+    except CheckpointError:
+        raise
     except (UsageError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError("the model is damaged", file=folder, why=str(error).partition("\n")[0][:300]) from error
     name = config.get("architecture")
@@ -207,4 +234,29 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         saved.recipe,
         saved.metrics,
         folder,
+    )
+
+
+def _with_own_network(
+    folder: Path, config: dict[str, Any], saved: _Saved, weights: bytes, network: nn.Module | None, compute: Compute
+) -> Classifier:
+    """A classifier whose network is the user's own, and has to be brought along.
+
+    Raises `CheckpointError` (exit code 4) where it is not, or is another one.
+    """
+    name = str(config.get("architecture"))
+    if saved.arch is not None:
+        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network=")
+    if network is None:
+        what = f"the network of the model is the user's own {name[:80]}"
+        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy="rk.load(…, network=…)")
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except RuntimeError as error:
+        why = str(error).splitlines()[1].strip()[:160] if "\n" in str(error) else str(error)[:160]
+        raise CheckpointError("the weights are of another network", file=folder, why=why) from error
+    compute = replace(compute, channels_last=False)
+    preprocess = Preprocess(**saved.preprocess)
+    return Classifier(
+        cast("ResNet", network), preprocess, saved.classes, name, compute, saved.recipe, saved.metrics, folder
     )

@@ -18,7 +18,7 @@ import re
 import reprlib
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -120,13 +120,20 @@ def _is_users(filename: str) -> bool:
 
 
 @contextmanager
-def blaming(what: str, *, remedy: str | None = None) -> Iterator[None]:
-    """Within, code of the user's own runs: what goes wrong there is told of it, as a `HookError`, in one line."""
+def blaming(
+    what: str, *, remedy: str | None = None, but: Callable[[Exception], bool] = lambda _: False
+) -> Iterator[None]:
+    """Within, code of the user's own runs: what goes wrong there is told of it, as a `HookError`, in one line.
+
+    `but` says which errors are none of its own.
+    """
     try:
         yield
     except ResnetkitError:
         raise
     except Exception as error:
+        if but(error):
+            raise
         raise HookError.of(what, error, remedy=remedy) from error
 
 

@@ -198,6 +198,21 @@ class TransferRecipe(_Section):
     folds: int = Field(5, ge=2, le=1000, description="Parts of the cross-validation.")
 
 
+class EarlyStopRecipe(_Section):
+    """When a run ends before its length is reached. The best weights are kept in any case."""
+
+    patience: WithLeave[int | None] = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="End after so many validations that are no better; the schedule of the learning rate stays that of "
+        "the whole length, so that with cosine or linear the last, lowest rates are never reached.",
+    )
+    min_delta: WithLeave[float] = Field(
+        0.0, ge=0, le=100, description="Points of validation top-1 that count as better; 0: any, or a lower loss."
+    )
+
+
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
@@ -241,6 +256,7 @@ class Recipe(_Section):
     model: ModelRecipe = ModelRecipe()
     optim: OptimRecipe = OptimRecipe()
     transfer: TransferRecipe = TransferRecipe()
+    early_stop: EarlyStopRecipe = EarlyStopRecipe()
     checkpoint: Free[CheckpointRecipe] = CheckpointRecipe()
     expect: Free[Expect] = Expect()
 

@@ -5,14 +5,25 @@ from typing import Any
 
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.recipes.load import load_recipe
-from resnetkit.recipes.schema import Recipe
+from resnetkit.recipes.schema import ModelRecipe, Recipe
 from resnetkit.weights.table import WEIGHTS, network_of
 
 
 def choose_recipe(
-    data: str | Path | None, recipe: str | Path | None, changes: dict[str, Any], old: Path | None
+    data: str | Path | None,
+    recipe: str | Path | None,
+    changes: dict[str, Any],
+    old: Path | None,
+    own: str | None = None,
 ) -> Recipe:
-    """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data."""
+    """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data.
+
+    `own` is the name of a network that is the user's own: no recipe says what it is, and there are no weights for it.
+    """
+    if own is not None:
+        model = ModelRecipe(name=own, weights="none")
+        chosen = choose_recipe(data, recipe, {**changes, "model": model.model_dump(exclude_unset=True)}, old)
+        return chosen.model_copy(update={"model": model})
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
     given = changes.get("model") or {}

@@ -1,12 +1,13 @@
 """Training: from a recipe to a `Classifier`. The entrance, and the three jobs: `head`, `finetune`, and every layer."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.load import load_data
@@ -18,15 +19,19 @@ from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
+from resnetkit.reporting.loggers import open_loggers
 from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.guards import Guards, stopped
+from resnetkit.training.hooks import Hooks, name_of
 from resnetkit.training.loop import fit, score_split
+from resnetkit.training.optim import Factory
+from resnetkit.training.own_network import refuse_changes
 from resnetkit.training.plan import make_plan
 from resnetkit.training.setup import Setup, prepare
 from resnetkit.training.state import State, copy_of
-from resnetkit.training.step import Stepper
+from resnetkit.training.step import Stepper, draws
 from resnetkit.transfer.probe import Probe, probe, score_probe
 
 
@@ -41,6 +46,12 @@ def train(
     accept_data_change: bool = False,
     data_root: str | Path | None = None,
     quiet: bool = False,
+    network: nn.Module | Callable[[], nn.Module] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    optimizer: Factory | None = None,
+    callbacks: Sequence[object] = (),
+    log: str | Sequence[str] = (),
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -51,29 +62,40 @@ def train(
     and exactly as if it had not been stopped; where there is none yet, it begins.
     `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
     it go on with other images.
+    `network`, `loss`, `transform`, `optimizer`, `callbacks`: the user's own; see `training.hooks` and docs/hooks.md.
+    `log`: "tensorboard", "wandb", "mlflow"; one that fails is switched off and ends nothing.
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`.
     Raises the errors of `resnetkit.errors`; `StoppedError` after Ctrl-C, SIGTERM and SIGUSR1, once the state is saved.
     """
     leave_if_imported()
+    hooks = Hooks(network, loss, transform, optimizer, callbacks)
+    own = name_of(network) if network is not None else None
+    if own is not None:
+        refuse_changes(changes)
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
         folder: Path | None = None
+        loggers = open_loggers(log, reporter.line) if peers.first else []
         try:
             if not peers.alone:
-                request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes)
+                request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes) | hooks.names()
                 if recipe is not None:
-                    request |= flat(choose_recipe(data, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(data, recipe, changes, None, own).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
-                lambda: open_run(data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
+                lambda: open_run(
+                    data, recipe, out=out, resume=going_on, changes=changes, allow=allow_change, network=own
+                )
             )
+            if run.reached is not None:
+                hooks.require_same(run.reached.state.get("hooks", {}).get("names", {}), run.folder)
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
             images = load_data(run.recipe.data.name, run.recipe.data, data_root=data_root, reporter=reporter)
-            setup = prepare(run, images, peers, reporter)
+            setup = prepare(run, images, peers, reporter, hooks, loggers)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
             if run.recipe.transfer.mode == "head":
@@ -83,6 +105,9 @@ def train(
             if folder is not None and any((folder / "checkpoints").glob("step-*")):
                 raise stopped(stop.number, f"the last checkpoint is in {folder}", folder) from None
             raise stopped(stop.number, "nothing had been begun that could be saved") from None
+        finally:
+            for logger in loggers:
+                logger.close()
 
 
 def _train_head(setup: Setup) -> Classifier:
@@ -116,7 +141,9 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
     recipe, run, plan = setup.recipe, setup.run, make_plan(setup)
     balanced = recipe.class_weights == "balanced"
     weights = class_weights(setup.train_split, len(setup.data.classes)) if balanced else None
-    stepper = Stepper(setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights)
+    stepper = Stepper(
+        setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights, setup.hooks
+    )
     state = State(setup, plan, stepper)
     length = f"{plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
     setup.say(progress.announcement(setup, length))
@@ -126,7 +153,11 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
                 state.check_images(run.reached)
             state.restore(run.reached)
             setup.say([f"resumed   at step {state.step:,} from {run.reached.folder}"])
-        if state.step >= plan.total_steps and run.finished:
+            setup.say(
+                f"note      the callback {name} declares no state: it begins anew"
+                for name in setup.callbacks.forgetful()
+            )
+        if (state.step >= plan.total_steps or state.ended) and run.finished:
             return _finished(setup)
         setup.begin()
         if run.reached is None and recipe.transfer.mode == "finetune":
@@ -134,7 +165,7 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
         with stopping.deferred():
             if run.reached is None:
                 state.save(must=True)  # before hours of work: is the disk writable, and large enough?
-            with torch.random.fork_rng(enabled=bool(setup.network.arch.drop_path)):  # the steps seed PyTorch's own
+            with torch.random.fork_rng(enabled=draws(setup.network, setup.hooks)):  # the steps seed PyTorch's own
                 fit(setup, plan, state, Guards(setup, state, stopping))
         return _finish_layers(setup, state)
 
@@ -170,14 +201,15 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
     score = score_split(setup, network, held_out)
     facts = {
         "split": split_name,
-        "steps": plan.total_steps,
+        "steps": state.step,
         "best_step": state.best["step"],
         "seconds": round(seconds, 2),
-        "images_per_second": round(plan.total_steps * plan.batch_size / max(seconds, 1e-9), 1),
+        "images_per_second": round(state.step * plan.batch_size / max(seconds, 1e-9), 1),
     }
     if not state.best["step"]:
         setup.say(["fine-tuning did not beat the head alone on validation: the head alone is kept"])
-    return _finish(setup, network, score, facts, state.extra, state.lost | score.lost)
+    lost = state.lost | score.lost
+    return _finish(setup, network, score, facts, state.extra, lost, plan.epochs(state.step))
 
 
 def _finish(
@@ -187,8 +219,9 @@ def _finish(
     facts: Mapping[str, Any],
     extra: Mapping[str, Any],
     lost: Mapping[str, str],
+    epoch: float = 0.0,
 ) -> Classifier:
-    """Save the model, end the journal, say the result."""
+    """Save the model, end the journal, say the result, at the end of so many epochs."""
     figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
     classifier = setup.classifier(network)
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
@@ -196,6 +229,8 @@ def _finish(
         classifier.save(setup.run.folder / "model")
     setup.write(event="end", **figures)
     setup.say([progress.result_line(figures), *progress.left_out(lost)])
+    if setup.callbacks.hear("on_end"):
+        setup.callbacks.ask("on_end", setup.view(facts["steps"], facts["steps"], epoch, network), figures)
     return classifier
 
 

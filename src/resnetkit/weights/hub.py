@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetkit.classifier import CONFIG, Classifier
-from resnetkit.errors import CheckpointError, StorageError
+from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine.storage import sha256_file
 
 LIBRARY = "resnetkit"
@@ -77,6 +77,10 @@ def push(
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
+
+    if not classifier.ours:
+        why = f"its network is your own {classifier.model}, and only the weights are saved"
+        raise UsageError("nobody else could load the classifier", why=why, remedy="push a network of resnetkit's")
 
     api = HfApi(**options)
     with tempfile.TemporaryDirectory() as temporary:

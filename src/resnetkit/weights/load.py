@@ -10,6 +10,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from resnetkit.classifier import Classifier, holds_classifier, load_classifier
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
@@ -36,13 +38,15 @@ def load(
     which: Literal["raw", "ema"] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    network: nn.Module | None = None,
 ) -> Classifier:
     """Load a classifier.
 
     `source`: a run's folder, a model's folder (ours, timm's or Hugging Face's), a file of tensors, a name such as
     "resnet50.imagenet1k_v2", or a hub id such as "timm/resnet50.a1_in1k". The rest is for weights that do not say it:
     `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels; `classes` in the order of the head;
-    `which` of a network and its average, "raw" or "ema", that a training script saved together.
+    `which` of a network and its average, "raw" or "ema", that a training script saved together. `network` is the user's
+    own module, for a run that has trained it: its folder has the weights alone.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
     require(size=size)
@@ -50,7 +54,9 @@ def load(
         require(mean=share, std=spread)
     path = OWN.get(str(source), Path(source))
     if holds_classifier(path) or (path / "checkpoints").is_dir():
-        return load_classifier(path, device=device, precision=precision)
+        return load_classifier(path, device=device, precision=precision, network=network)
+    if network is not None:
+        raise UsageError("network= is for the folder of a run that has trained it", file=str(source))
     hints = Hints(
         model,
         tuple(mean) if mean is not None else None,
