@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from resnetkit.cli.options import RECIPE_KEYS, DataRoot, Json, Strict, importing
+from resnetkit.cli.plugin import load_plugin
 from resnetkit.cli.printing import answer, answer_json
 from resnetkit.machine.torchrun import place
 from resnetkit.recipes.schema import Recipe
@@ -21,6 +22,8 @@ def train_command(
     resume: Annotated[bool, Parameter(negative="")] = False,
     allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     accept_data_change: Annotated[bool, Parameter(negative="")] = False,
+    plugin: str | None = None,
+    log: Annotated[list[str] | None, Parameter(negative="")] = None,
     data_root: DataRoot = None,
     json_output: Json = False,
     strict: Strict = False,
@@ -55,6 +58,10 @@ def train_command(
         With --resume: recipe keys that may differ from those that the run was begun with, such as optim.lr.
     accept_data_change
         With --resume: go on although the images are others.
+    plugin
+        A Python file, or module, with any of network, loss, transform, optimizer, callbacks.
+    log
+        tensorboard, wandb or mlflow; may be repeated. One that fails ends nothing.
     """
     with importing():
         from resnetkit.training.train import train
@@ -67,6 +74,8 @@ def train_command(
     classifier = train(
         data,
         recipe,
+        **(load_plugin(plugin) if plugin is not None else {}),
+        log=log or (),
         out=out,
         resume=resume,
         allow_change=allow_change or (),
@@ -89,7 +98,9 @@ def train_command(
             f"resnetkit predict {run} PICTURE…": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
-        if classifier.origin.data == "digits":
+        if not classifier.ours:
+            hints = {f'rk.load("{run}", network=…)': "in Python: your network, with its best weights"}
+        elif classifier.origin.data == "digits":
             hints["resnetkit train photos/"] = "your own pictures, one folder for each class"
         width = max(map(len, hints))
         answer("Next:", *(f"  {hint:{width}}  {what}" for hint, what in hints.items()))

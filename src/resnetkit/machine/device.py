@@ -33,7 +33,11 @@ class Compute:
 
     def images(self, images: Tensor) -> Tensor:
         """Move images (N, C, H, W) to the device, in the layout of the network."""
-        return self.tensor(images) if self.channels_last else self.tensor(images).contiguous()
+        images = self.tensor(images)
+        if self.channels_last:
+            return images
+        # Images of one channel pass for contiguous with the strides of channels-last, and convolutions go by these.
+        return images.contiguous().view(-1).view(images.shape)
 
     def tensor(self, x: Tensor) -> Tensor:
         """Move a tensor to the device."""

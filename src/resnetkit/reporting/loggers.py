@@ -7,7 +7,6 @@ import importlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from resnetkit.errors import UsageError

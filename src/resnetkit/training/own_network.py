@@ -40,22 +40,27 @@ def own_network(
         images = torch.zeros(2, preprocess.channels, preprocess.size, preprocess.size)
         with torch.no_grad(), compute.autocast():
             logits = network.eval()(compute.images(images))
-    require_logits(logits, (2, len(data.classes)), name)
+    require_logits(logits, 2, len(data.classes), name)
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise UsageError(f"{key} of the network {name} is no tensor", why="it could not be saved")
     return network
 
 
-def require_logits(logits: object, shape: tuple[int, int], name: str) -> None:
-    """Raises `UsageError` (exit code 2) where a network gives something else than logits of `shape`."""
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != shape:
-        given = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise UsageError(
-            f"the network {name} gives {given} for {shape[0]} images",
-            why=f"logits are a tensor of shape {shape}: a number for each image and class",
-            remedy=f"a last layer of {shape[1]} outputs",
-        )
+def require_logits(logits: object, images: int, classes: int | None, name: str) -> Tensor:
+    """What a network gives, where it is logits (images, classes); `classes` is None where their number is known to fit.
+
+    Raises `UsageError` (exit code 2).
+    """
+    fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images
+    if isinstance(logits, Tensor) and fits and classes in (None, logits.shape[1]):
+        return logits
+    given = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    raise UsageError(
+        f"the network {name} gives {given} for {images} images",
+        why=f"logits are a tensor ({images}, {classes or 'classes'}), a number for each image and class",
+        remedy=f"a last layer of {classes} outputs" if fits else None,
+    )
 
 
 def _refuse_ours(recipe: Recipe) -> None:

@@ -55,7 +55,7 @@ def loss_notes(recipe: Recipe) -> list[str]:
     notes = []
     if recipe.optim.label_smoothing:
         notes.append(
-            f"optim.label_smoothing {recipe.optim.label_smoothing:g} is of the recipe's loss: yours is as it is"
+            f"optim.label_smoothing {recipe.optim.label_smoothing:g} belongs to the recipe's loss, not to yours"
         )
     if recipe.augment.mixup or recipe.augment.cutmix:
         notes.append("with mixup or cutmix your loss is given soft targets, (N, classes)")

@@ -25,6 +25,7 @@ from resnetkit.randomness import key
 from resnetkit.recipes.schema import Recipe
 from resnetkit.training.hooks import Hooks, name_of
 from resnetkit.training.optim import Schedule, average_of, create_optimizer, own_optimizer
+from resnetkit.training.own_network import require_logits
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,14 @@ class Stepper:
 
     def _forward(self, images: Tensor) -> Tensor:
         images = self.compute.images(images)
-        return self.network(images) if self.ranks.alone else self._parallel(images)
+        if not self.ranks.alone:
+            return self._parallel(images)
+        if self.hooks.network is None:
+            return self.network(images)
+        name = name_of(self.hooks.network)
+        with blaming(f"the network {name}", but=_is_out_of_memory):
+            logits = self.network(images)
+        return require_logits(logits, len(images), None, name)
 
     def _averaging(self, is_last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over ranks once a step, behind its last part."""

@@ -236,4 +236,6 @@ def _finish(
 
 def _finished(setup: Setup) -> Classifier:
     setup.say([f"the run in {setup.run.folder} is finished: nothing to do"])
-    return load_classifier(setup.run.folder, device=setup.recipe.device, precision=setup.recipe.precision)
+    own = setup.network if setup.hooks.network is not None else None
+    recipe = setup.recipe
+    return load_classifier(setup.run.folder, device=recipe.device, precision=recipe.precision, network=own)
