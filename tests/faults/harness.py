@@ -199,7 +199,9 @@ class _Child:
             resource.setrlimit(kind, (most, most))
         from resnetkit import train
         from resnetkit.cli import app as cli
+        from resnetkit.machine import torchrun
 
+        torchrun._AGENT = os.getppid()  # it was imported by the warm process, whose own parent is another
         finish = None
         try:
             finish = case.plant() if case.plant is not None else None

@@ -34,31 +34,38 @@ SINKS: dict[str, tuple[str, str, Callable[..., Sink]]] = {
 """By the name of `--log`: the module that it needs, the package that has it, and what writes to it."""
 
 
-def open_loggers(names: str | Sequence[str], say: Callable[[str], None]) -> "list[Logger]":
-    """The loggers of some names; `say` takes a line where one is switched off.
-
-    Raises `UsageError` (exit code 2) for a name that is not known, and for one whose package is not installed.
-    """
-    found = []
-    for name in dict.fromkeys([names] if isinstance(names, str) else names):
+def require_loggers(names: str | Sequence[str]) -> None:
+    """Raises `UsageError` (exit code 2) for a name that is not known, and for one whose package is not installed."""
+    for name in _each(names):
         if name not in SINKS:
             raise UsageError.unknown("logger", name, SINKS)
-        module, package, sink = SINKS[name]
+        module, package, _ = SINKS[name]
         try:
             importlib.import_module(module)
         except Exception as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             remedy = f"pip install {package}"
             raise UsageError(f"--log {name} cannot be used", why=why, remedy=remedy) from error
-        found.append(Logger(name, sink, say))
-    return found
+
+
+def open_loggers(names: str | Sequence[str], say: Callable[[str], None], *, on: bool = True) -> "list[Logger]":
+    """The loggers of some names; `say` takes a line where one is switched off.
+
+    Of several processes that train together one is `on`; the others have loggers too, which do nothing, so that
+    callbacks are asked at the same places on all.
+    """
+    return [Logger(name, SINKS[name][2], say, on=on) for name in _each(names)]
+
+
+def _each(names: str | Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([names] if isinstance(names, str) else names))
 
 
 class Logger:
     """One logger, as a callback. Whatever goes wrong: one warning, and it is off."""
 
-    def __init__(self, name: str, sink: Callable[..., Sink], say: Callable[[str], None]) -> None:
-        self.name, self.off = name, False
+    def __init__(self, name: str, sink: Callable[..., Sink], say: Callable[[str], None], *, on: bool = True) -> None:
+        self.name, self.off = name, not on
         self._make, self._say = sink, say
         self._work: queue.SimpleQueue[tuple[Any, Mapping[str, Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None

@@ -19,7 +19,7 @@ from resnetkit.machine.device import describe_machine
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
-from resnetkit.reporting.loggers import open_loggers
+from resnetkit.reporting.loggers import open_loggers, require_loggers
 from resnetkit.runs.choice import choose_recipe
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
@@ -76,7 +76,8 @@ def train(
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = Reporter(quiet=quiet or not peers.first)
         folder: Path | None = None
-        loggers = open_loggers(log, reporter.line) if peers.first else []
+        peers.from_first(lambda: require_loggers(log))
+        loggers = open_loggers(log, reporter.line, on=peers.first)
         try:
             if not peers.alone:
                 request = {"data": data, "recipe": recipe, "resume": resume} | flat(changes) | hooks.names()
