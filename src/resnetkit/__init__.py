@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resnetkit.recipes.schema import Recipe as Recipe
     from resnetkit.runs.verification import verify_resume as verify_resume
     from resnetkit.studies.laboratory import run_study as run_study
+    from resnetkit.training.hooks import STOP as STOP
     from resnetkit.training.train import train as train
     from resnetkit.weights.hub import push as push
     from resnetkit.weights.load import create_model as create_model
@@ -37,6 +38,7 @@ _HOME = {
     "Preprocess": "images.preprocess",
     "Recipe": "recipes.schema",
     "ResNet": "networks.resnet",
+    "STOP": "training.hooks",
     "check": "doctor.check",
     "create_model": "weights.load",
     "evaluate": "evaluation.evaluate",

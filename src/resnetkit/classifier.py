@@ -5,19 +5,19 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import safetensors.torch
 import torch
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from resnetkit.arguments import checked
+from resnetkit.arguments import checked, refusal
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine import documents
@@ -57,6 +57,7 @@ class Classifier:
     """All that a prediction needs, and where it came from."""
 
     network: ResNet
+    """Or the user's own module, where a run was given one; see `ours`."""
     preprocess: Preprocess
     classes: tuple[str, ...]
     model: str
@@ -70,6 +71,8 @@ class Classifier:
     """False where nobody has said what the classes are called, and they are numbered."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.network, nn.Module):
+            raise refusal("Classifier", "network", self.network, "a ResNet", "resnetkit.create_model(NAME)")
         self.network = self.compute.network(self.network).eval()
 
     def __repr__(self) -> str:
@@ -99,6 +102,11 @@ class Classifier:
         if self.folder is not None:
             facts.append(("saved in", shown(str(self.folder))))
         return facts
+
+    @property
+    def ours(self) -> bool:
+        """Whether the network is one that an `Arch` describes. Of the user's own only the weights can be saved."""
+        return isinstance(self.network, ResNet)
 
     @property
     def origin(self) -> Origin:
@@ -145,7 +153,7 @@ class Classifier:
         """
         self.network.eval()
         with self.compute.tuned(), self.compute.autocast():
-            logits = self.network(self.compute.tensor(images)).float()
+            logits = self.network(self.compute.images(images)).float()
         if logits.shape[1] != len(self.classes):
             raise UsageError(
                 f"the head has {logits.shape[1]} outputs and there are {len(self.classes)} class names",
@@ -164,7 +172,27 @@ class Classifier:
         it is said. Raises `UsageError` (exit code 2) where the network was changed by hand so that it would not load
         as it is, before anything is written; `StorageError` (exit code 7).
         """
-        folder, arch = Path(folder), described(self.network)
+        folder, arch = Path(folder), self._described()
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        if arch is None:
+            tensors = {name: value.clone() for name, value in tensors.items()}  # some may be one and the same
+        weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        replace_file(folder / WEIGHTS, weights)
+        config = json.dumps(self._config(arch, sha256(weights)), indent=2, ensure_ascii=False)
+        if arch is None:
+            logger.info("%s: weights alone; whoever loads them needs the network: rk.load(…, network=…)", folder)
+        # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
+        replace_file(folder / CONFIG, config.encode(errors="backslashreplace"))
+        if remember:
+            self.folder = folder
+        return folder
+
+    def _described(self) -> Arch | None:
+        """The network as it is, with the classes of its head; None for one of the user's own."""
+        inside = getattr(self.network, "module", getattr(self.network, "_orig_mod", None))
+        if not self.ours and not isinstance(inside, ResNet):
+            return None
+        arch = described(self.network)
         if len(self.classes) != arch.num_classes:
             logger.warning(
                 "the head has %d outputs for %d class names: its classes are numbered, until classifier.classes is set",
@@ -176,18 +204,12 @@ class Classifier:
                 f"the preprocessing makes {self.preprocess.channels} channels and the network takes {arch.in_channels}",
                 remedy="a Preprocess with mean and std for each channel",
             )
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-        weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
-        replace_file(folder / WEIGHTS, weights)
-        config = json.dumps(self._config(arch, sha256(weights)), indent=2, ensure_ascii=False)
-        # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
-        replace_file(folder / CONFIG, config.encode(errors="backslashreplace"))
-        if remember:
-            self.folder = folder
-        return folder
+        return arch
 
-    def _config(self, arch: Arch, digest: str) -> dict[str, Any]:
+    def _config(self, arch: Arch | None, digest: str) -> dict[str, Any]:
         preprocess = self.preprocess
+        if arch is None:
+            return {"architecture": self.model, "resnetkit": self._own_section(None, digest)}
         return {
             "architecture": self.model,
             "num_classes": arch.num_classes,
@@ -206,21 +228,24 @@ class Classifier:
                 "first_conv": "conv1",
                 "classifier": "fc",
             },
-            "resnetkit": {
-                "format": FORMAT,
-                "arch": asdict(arch),
-                "preprocess": asdict(preprocess),
-                "classes": self.classes,
-                "named": not self.numbered,
-                "recipe": self.recipe,
-                "metrics": self.metrics,
-                "sha256": digest,
-            },
+            "resnetkit": self._own_section(asdict(arch), digest),
+        }
+
+    def _own_section(self, arch: dict[str, Any] | None, digest: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "arch": arch,
+            "preprocess": asdict(self.preprocess),
+            "classes": self.classes,
+            "named": not self.numbered,
+            "recipe": self.recipe,
+            "metrics": self.metrics,
+            "sha256": digest,
         }
 
 
 # What a dataclass writes itself names no argument in an error, and says none in one line.
-Classifier.__init__ = checked(preprocess="resnetkit.Preprocess(…)")(Classifier.__init__)
+Classifier.__init__ = checked("network", preprocess="resnetkit.Preprocess(…)")(Classifier.__init__)
 
 
 def _door() -> Any:
@@ -236,7 +261,8 @@ def numbers(count: int) -> tuple[str, ...]:
 class _Saved(BaseModel):
     """Our own section of an artefact's settings."""
 
-    arch: dict[str, Any]
+    arch: dict[str, Any] | None
+    """None where the network is the user's own."""
     preprocess: dict[str, Any]
     classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
     named: bool = True
@@ -272,8 +298,10 @@ def _read(path: Path, most: int) -> bytes:
         raise CheckpointError("the model is damaged", file=path, why=why) from error
 
 
-def load_classifier(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> Classifier:
-    """Load a run folder or a model folder.
+def load_classifier(
+    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: nn.Module | None = None
+) -> Classifier:
+    """Load a run folder or a model folder; `network` is for one that was trained with the user's own.
 
     Raises `UsageError` (exit code 2) where there is none, `CheckpointError` (exit code 4) where it is damaged.
     """
@@ -291,9 +319,12 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
     config, weights = read_json(folder / CONFIG), _read(folder / WEIGHTS, MOST_WEIGHTS)
     try:
         saved = documents.validated(_Saved, config.get("resnetkit"))
-        arch, preprocess = Arch(**saved.arch), Preprocess(**saved.preprocess)
+        preprocess = Preprocess(**saved.preprocess)
         if sha256(weights) != saved.sha256:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
+        if saved.arch is None or network is not None:
+            return _with_own_network(folder, config, saved, weights, network, choose(device, precision))
+        arch = Arch(**saved.arch)
         parameters = summarise(arch, arch.native_size).parameters
         if 2 * parameters > len(weights):
             raise ValueError(f"{CONFIG} names {parameters:,} parameters and {WEIGHTS} has {len(weights):,} bytes")
@@ -301,6 +332,8 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
             raise ValueError("its classes, its channels and its network do not go together")
         network = ResNet(arch, initialise=False)
         network.load_state_dict(safetensors.torch.load(weights))
+    except CheckpointError:
+        raise
     except (UsageError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError("the model is damaged", file=folder, why=str(error).partition("\n")[0][:300]) from error
     name = config.get("architecture")
@@ -314,4 +347,29 @@ def load_classifier(folder: str | Path, *, device: str = "auto", precision: Prec
         saved.metrics,
         folder,
         saved.named,
+    )
+
+
+def _with_own_network(
+    folder: Path, config: dict[str, Any], saved: _Saved, weights: bytes, network: nn.Module | None, compute: Compute
+) -> Classifier:
+    """A classifier whose network is the user's own, and has to be brought along.
+
+    Raises `CheckpointError` (exit code 4) where it is not, or is another one.
+    """
+    name = str(config.get("architecture"))
+    if saved.arch is not None:
+        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network=")
+    if network is None:
+        what = f"the network of the model is the user's own {name[:80]}"
+        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy="rk.load(…, network=…)")
+    try:
+        network.load_state_dict(safetensors.torch.load(weights))
+    except RuntimeError as error:
+        why = str(error).splitlines()[1].strip()[:160] if "\n" in str(error) else str(error)[:160]
+        raise CheckpointError("the weights are of another network", file=folder, why=why) from error
+    compute = replace(compute, channels_last=False)
+    preprocess = Preprocess(**saved.preprocess)
+    return Classifier(
+        cast("ResNet", network), preprocess, saved.classes, name, compute, saved.recipe, saved.metrics, folder
     )

@@ -2,6 +2,7 @@
 
 ResnetkitError          1   a fault of ours
 ├── UsageError          2   a flag, a name or a recipe that cannot be
+│   └── HookError       2   something of the user's own has failed: a callback, a loss, a plugin
 ├── DataError           3   images or folders
 ├── CheckpointError     4   weights and checkpoints
 ├── DivergedError       5   the loss is no longer finite
@@ -15,8 +16,12 @@ import difflib
 import errno
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 
@@ -95,6 +100,53 @@ class UsageError(ResnetkitError):
         if near:
             return cls(f"unknown {kind} {name!r}", file=file, remedy=near[0])
         return cls(f"unknown {kind} {name!r}", file=file, why=f"known are {_first(names)}", remedy=remedy)
+
+
+class HookError(UsageError):
+    """Something of the user's own has failed. The message says what, and in which file and line."""
+
+    @classmethod
+    def of(cls, what: str, error: Exception, *, remedy: str | None = None) -> Self:
+        """What an error in the user's own code means; the place is the last one that is neither ours nor a library's.
+
+        `remedy` is for where the code may be right and what it was given is not what it is for.
+        """
+        file: str | None = None
+        if isinstance(error, SyntaxError):
+            file = f"{error.filename}, line {error.lineno}"
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [each for each in frames if _is_users(each.filename)]
+            if own:
+                file = f"{own[-1].filename}, line {own[-1].lineno}"
+        first = (str(error).strip().splitlines() or [""])[0]
+        why = f"{type(error).__name__}: {clipped(first)[:200]}".rstrip(": ")
+        return cls(f"{what} failed", file=file, why=why, remedy=remedy)
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a file of a traceback is neither Python's, nor a library's, nor ours."""
+    file, homes = Path(filename), (Path(__file__).parent, sysconfig.get_path("stdlib"))
+    strange = {"site-packages", "dist-packages"} & {*file.parts} or filename.startswith("<frozen")
+    return not strange and not any(map(file.is_relative_to, homes))
+
+
+@contextmanager
+def blaming(
+    what: str, *, remedy: str | None = None, but: Callable[[Exception], bool] = lambda _: False
+) -> Iterator[None]:
+    """Within, code of the user's own runs: what goes wrong there is told of it, as a `HookError`, in one line.
+
+    `but` says which errors are none of its own.
+    """
+    try:
+        yield
+    except ResnetkitError:
+        raise
+    except Exception as error:
+        if but(error):
+            raise
+        raise HookError.of(what, error, remedy=remedy) from error
 
 
 class DataError(ResnetkitError):

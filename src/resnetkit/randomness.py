@@ -4,6 +4,7 @@ A run that is stopped and resumed, or fed by another number of workers, therefor
 """
 
 import hashlib
+import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -49,3 +50,17 @@ def torch_seed(*parts: int | str) -> "Iterator[torch.Generator]":
 
     with torch.random.fork_rng(devices=[]):
         yield torch.manual_seed(key(*parts))
+
+
+@contextmanager
+def every_seed(*parts: int | str) -> "Iterator[None]":
+    """As `torch_seed`, for code that may also draw from Python's `random` or from NumPy's global state."""
+    before, numpy_before = random.getstate(), np.random.get_state()
+    with torch_seed(*parts):
+        random.seed(key(*parts))
+        np.random.seed(key(*parts) % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)

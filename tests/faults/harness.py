@@ -201,7 +201,7 @@ class _Child:
         from resnetkit.cli import app as cli
         from resnetkit.machine import torchrun
 
-        torchrun._AGENT = os.getppid()  # as a process that was started anew would find it
+        torchrun._AGENT = os.getppid()  # it was imported by the warm process, whose own parent is another
         finish = None
         try:
             finish = case.plant() if case.plant is not None else None

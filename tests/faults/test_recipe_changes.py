@@ -51,6 +51,8 @@ OTHER: dict[str, Any] = {
     "model.group_width": 4,
     "model.drop_path": 0.2,
     "augment.crop_scale": (0.5, 1.0),
+    "augment.extra": [["RandomInvert"]],
+    "early_stop.patience": 3,
     "optim.name": "adam",
     "optim.schedule": "constant",
     "optim.clip": 1.0,
@@ -79,6 +81,7 @@ def test_the_keys_that_may_change_are_these_and_no_others() -> None:
     free += "checkpoint.every_steps checkpoint.every_minutes checkpoint.keep expect.top1 expect.seconds expect.runs"
     leave = "epochs steps examples min_steps max_steps precision data.batch_size data.micro_batch augment.flip "
     leave += "augment.pad_crop augment.random_resized_crop augment.crop_scale augment.trivial_augment "
+    leave += "augment.extra early_stop.patience early_stop.min_delta "
     leave += "augment.random_erasing augment.mixup augment.cutmix optim.lr optim.momentum optim.nesterov "
     leave += "optim.weight_decay optim.schedule optim.milestones optim.gamma optim.warmup optim.warmup_shape "
     leave += "optim.warmup_factor optim.label_smoothing optim.clip optim.layer_decay"

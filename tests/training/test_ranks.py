@@ -92,6 +92,38 @@ def test_two_ranks_equal_one_where_batchnorm_stands_still(tmp_path: Path) -> Non
     assert not torch.equal(alone.network.fc.weight, rk.load(tmp_path / "one").network.fc.weight * 0)
 
 
+OF_ONE_RANK = """
+import sys, types
+import resnetkit as rk
+
+tracker = types.ModuleType("wandb")  # stands in for the package, which the first rank alone is to ask
+tracker.init = lambda **_: types.SimpleNamespace(log=lambda *_, **__: print("logged"), finish=lambda: None)
+sys.modules["wandb"] = tracker
+
+class Ends:
+    def on_step(self, run, figures):
+        if run.rank == 1 and run.step == 2:
+            MOMENT
+
+callbacks = [Ends()]
+"""
+
+
+@pytest.mark.parametrize("moment", ["return rk.STOP", "raise ZeroDivisionError('one and nothing')"])
+def test_a_callback_of_one_rank_ends_all_of_them(moment: str, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(OF_ONE_RANK.replace("MOMENT", moment))
+    words = ("--steps", 10, "--plugin", tmp_path / "ends.py", "--log", "wandb")
+    codes, said = World(tmp_path / "run", *words).end()
+    if "STOP" in moment:
+        assert codes == [0, 0], said
+        assert f"stopped at epoch {2 * 64 / 299:.4g}: a callback of another rank has said so" in said[0]
+    else:
+        assert codes == [2, 2], said
+        assert said[0].count("error:") + said[1].count("error:") == 1
+        assert "error: on_step of the callback Ends failed in" in said[1]
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
+
+
 def test_the_shares_of_any_number_of_ranks_join_to_the_whole() -> None:
     for size in range(1, 9):
         for count in range(30):

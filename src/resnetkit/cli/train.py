@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from resnetkit.cli.keys import RecipeFlags
 from resnetkit.cli.options import RECIPE_KEYS, SELDOM, DataRoot, Json, Strict, importing
+from resnetkit.cli.plugin import load_plugin
 from resnetkit.cli.printing import answer, answer_json
 from resnetkit.errors import UsageError
 from resnetkit.machine.torchrun import place
@@ -67,6 +68,8 @@ def train_command(
     resume: Annotated[bool, Parameter(negative="")] = False,
     allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True, group=SELDOM)] = None,
     accept_data_change: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
+    plugin: Annotated[str | None, Parameter(group=SELDOM)] = None,
+    log: Annotated[list[str] | None, Parameter(negative="", group=SELDOM)] = None,
     data_root: DataRoot = None,
     json_output: Json = False,
     strict: Annotated[Strict, Parameter(group=SELDOM)] = False,
@@ -106,6 +109,10 @@ def train_command(
         With --resume: recipe keys that may differ from those that the run was begun with, such as optim.lr.
     accept_data_change
         With --resume: go on although the images are others.
+    plugin
+        A Python file, or module, with any of network, loss, transform, optimizer, callbacks.
+    log
+        tensorboard, wandb or mlflow; may be repeated. One that fails ends nothing.
     """
     if not resume and (allow_change or accept_data_change):
         flag = "--allow-change" if allow_change else "--accept-data-change"
@@ -120,6 +127,8 @@ def train_command(
     classifier = train(
         data,
         recipe,
+        **(load_plugin(plugin) if plugin is not None else {}),
+        log=log or (),
         out=out,
         resume=resume,
         allow_change=allow_change or (),
@@ -143,7 +152,9 @@ def train_command(
             f"resnetkit predict {run} PICTURE": "what is on a picture",
             f"resnetkit summary {run}": "the network, stage by stage",
         }
-        if classifier.origin.data == "digits":
+        if not classifier.ours:
+            hints = {f'rk.load("{run}", network=…)': "in Python: your network, with its best weights"}
+        elif classifier.origin.data == "digits":
             hints["resnetkit train photos/"] = "your own pictures, a folder for each class"
         answer(*result_lines(figures, folder), "Next:", *_side_by_side(hints))
     return 9 if strict and figures["unreadable"] else 0

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from resnetkit.data.order import Order
 from resnetkit.data.splits import Split
 from resnetkit.data.unreadable import whole_batch_lost
-from resnetkit.errors import DataError, StorageError
+from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute
@@ -136,18 +136,23 @@ def _from_memory(
 
 
 class _TrainingFiles(Dataset):
-    """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason."""
+    """Decodes the file at (epoch, index); a file that cannot be read comes back as the reason.
+
+    So does what is wrong with an augmentation, as the error itself: raised in a process of its own it would lose its
+    words on the way.
+    """
 
     def __init__(self, split: Split, augment: Augment) -> None:
         self.split, self.augment = split, augment
 
-    def __getitem__(self, index: tuple[int, int]) -> Tensor | str:
+    def __getitem__(self, index: tuple[int, int]) -> Tensor | str | UsageError:
         epoch, number = index
         try:
-            image = self.split.image(number, self.augment.preprocess.channels)
+            return self.augment.image(self.split.image(number, self.augment.preprocess.channels), epoch, number)
         except DataError as error:
             return error.reason
-        return self.augment.image(image, epoch, number)
+        except UsageError as error:
+            return error
 
 
 class _EvaluationFiles(Dataset):
@@ -166,8 +171,11 @@ Decoded = tuple[Tensor | None, list[int], dict[int, str]]
 """Pixels of the files that could be read, their places in the batch, and why the others could not be."""
 
 
-def _gather(items: list[Tensor | str]) -> Decoded:
+def _gather(items: list[Tensor | str | UsageError]) -> Decoded | UsageError:
     """One tensor for a whole batch: each that a process hands over costs an open file."""
+    for item in items:
+        if isinstance(item, UsageError):
+            return item
     good = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
     why = {place: item for place, item in enumerate(items) if isinstance(item, str)}
     return torch.stack(list(good.values())) if good else None, list(good), why
@@ -210,7 +218,7 @@ def _loader(
     """What a loader gives; with `pin` in memory from which a GPU copies while it computes.
 
     Raises `StorageError` (exit code 7) where a process that decodes has died or hangs, `UsageError` (exit code 2) where
-    each of them would run the user's script again.
+    each of them would run the user's script again, and for an augmentation that fails.
     """
     leave_if_imported()
     if workers is None:
@@ -235,6 +243,8 @@ def _loader(
                     decoded = next(batches_left, None)
                 if decoded is None:
                     return
+                if isinstance(decoded, UsageError):
+                    raise decoded
                 yield decoded
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not any(each in str(error) for each in ("DataLoader", "Pin memory")):

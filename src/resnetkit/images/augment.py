@@ -1,7 +1,11 @@
 """Random changes to training images, each drawn from (seed, epoch, sample index) and from nothing else.
 
-Geometry works on uint8 pixels, a batch at a time where that is possible; erasing and mixing work on normalised floats.
+The order: crop or resize, TrivialAugment, those by name, the user's own; then flip and shift, of a whole batch. All of
+that works on uint8 pixels; erasing and mixing work on normalised floats.
 """
+
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,20 +13,38 @@ from PIL import Image
 from torch import Tensor
 
 from resnetkit.images.preprocess import Preprocess, to_image, to_tensor
-from resnetkit.randomness import torch_seed, uniform
+from resnetkit.images.transforms import keeps_pixels, named_transforms
+from resnetkit.randomness import every_seed, torch_seed, uniform
 from resnetkit.recipes.schema import AugmentRecipe
 
 
 class Augment:
-    """The augmentations of one run."""
+    """The augmentations of one run; `transform` is the user's own, uint8 (C, size, size) to the same.
 
-    def __init__(self, settings: AugmentRecipe, preprocess: Preprocess, *, num_classes: int, seed: int) -> None:
+    Raises `UsageError` (exit code 2) for one that torchvision does not have, or that cannot be used on such images.
+    """
+
+    def __init__(
+        self,
+        settings: AugmentRecipe,
+        preprocess: Preprocess,
+        *,
+        num_classes: int,
+        seed: int,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.settings, self.preprocess, self.num_classes, self.seed = settings, preprocess, num_classes, seed
+        named = cast("tuple[tuple[str, dict[str, Any]], ...]", settings.extra)
+        self.extra = named_transforms(named, preprocess) if named else []
+        self.transform = transform
+        if transform is not None:
+            self._own(torch.full((preprocess.channels, preprocess.size, preprocess.size), 128, dtype=torch.uint8), 0, 0)
 
     @property
     def per_image(self) -> bool:
         """Whether single images have work of their own, which `image` or `pixels` does."""
-        return self.settings.random_resized_crop or self.settings.trivial_augment
+        named = self.settings.random_resized_crop or self.settings.trivial_augment or bool(self.extra)
+        return named or self.transform is not None
 
     def image(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         """A decoded image as uint8 pixels, (C, size, size): the part of the work that a loader's process does."""
@@ -31,7 +53,8 @@ class Augment:
                 pixels = to_tensor(self._crop()(image))
             else:
                 pixels = self.preprocess.pixels(image)
-            return self._trivial()(pixels) if self.settings.trivial_augment else pixels
+            pixels = self._changed(pixels)
+        return self._own(pixels, epoch, index)
 
     def pixels(self, pixels: Tensor, epoch: int, index: int) -> Tensor:
         """The same for an image held in memory, uint8 (C, H, W)."""
@@ -40,7 +63,22 @@ class Augment:
                 pixels = to_tensor(self._crop()(to_image(pixels))).to(pixels.device)
             else:
                 pixels = self.preprocess.batch(pixels.unsqueeze(0)).squeeze(0)
-            return self._trivial()(pixels) if self.settings.trivial_augment else pixels
+            pixels = self._changed(pixels)
+        return self._own(pixels, epoch, index)
+
+    def _changed(self, pixels: Tensor) -> Tensor:
+        if self.settings.trivial_augment:
+            pixels = self._trivial()(pixels)
+        for transform in self.extra:
+            pixels = transform(pixels)
+        return pixels
+
+    def _own(self, pixels: Tensor, epoch: int, index: int) -> Tensor:
+        """The user's own transform. Raises `HookError` (exit code 2) where it fails."""
+        if self.transform is None:
+            return pixels
+        with every_seed(self.seed, "transform", epoch, index):
+            return keeps_pixels(self.transform, pixels, "the transform")
 
     def geometry(self, pixels: Tensor, epochs: np.ndarray, indices: np.ndarray) -> Tensor:
         """Flip and shift a batch, uint8 (N, C, H, W)."""

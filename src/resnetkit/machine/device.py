@@ -29,6 +29,8 @@ class Compute:
 
     device: torch.device
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    channels_last: bool = True
+    """False for networks of the user's own: whoever flattens with `view` takes tensors to be contiguous."""
 
     @property
     def lower(self) -> torch.dtype | None:
@@ -42,7 +44,16 @@ class Compute:
 
     def network(self, network: Network) -> Network:
         """Move a network to the device, channels-last: convolutions are faster so, and equal in result."""
-        return network.to(self.device).to(memory_format=torch.channels_last)
+        network = network.to(self.device)
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network
+
+    def images(self, images: Tensor) -> Tensor:
+        """Move images (N, C, H, W) to the device, in the layout of the network."""
+        images = self.tensor(images)
+        if self.channels_last:
+            return images
+        # Images of one channel pass for contiguous with the strides of channels-last, and convolutions go by these.
+        return images.contiguous().view(-1).view(images.shape)
 
     def tensor(self, x: Tensor) -> Tensor:
         """Move a tensor to the device."""
@@ -82,7 +93,7 @@ class Compute:
             where = torch.cuda.get_device_name(self.device)
         else:
             where = f"{self.device.type}, {torch.get_num_threads()} threads"
-        return f"{where}, {self.precision}, channels-last"
+        return f"{where}, {self.precision}" + (", channels-last" if self.channels_last else "")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -3,13 +3,14 @@
 Recipes are TOML files: those in `recipes/` by name, yours by path. `base = "NAME"` refines one other recipe.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from resnetkit.errors import UsageError
@@ -105,6 +106,26 @@ class DataRecipe(_Section):
     )
 
 
+def _named_transforms(given: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """A list of [NAME, {ARGUMENT = VALUE}], also as JSON. Which of them there are, torchvision is asked later."""
+    example = 'such as [["ColorJitter", {"brightness": 0.4}], ["RandomInvert"]]'
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is no JSON; it is a list, {example}") from error
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"it is a list, {example}")
+    found = []
+    for entry in given:
+        name, *rest = entry if isinstance(entry, list | tuple) and entry else (entry,)
+        arguments = rest[0] if rest else {}
+        if not isinstance(name, str) or len(rest) > 1 or not isinstance(arguments, dict):
+            raise ValueError(f"each is a name and its arguments, {example}")
+        found.append((name, arguments))
+    return tuple(found)
+
+
 class AugmentRecipe(_Section):
     """Random changes to training images. All are drawn from (seed, epoch, image)."""
 
@@ -113,6 +134,10 @@ class AugmentRecipe(_Section):
     random_resized_crop: bool = Field(False, description="Crop a random part, resize it to image_size.")
     crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="Area of that part, as shares of the image.")
     trivial_augment: bool = Field(False, description="One random operation of random strength (TrivialAugment).")
+    extra: Annotated[str | tuple[tuple[str, dict[str, Any]], ...], BeforeValidator(_named_transforms)] = Field(
+        (),
+        description='Of torchvision.transforms.v2, by name: [["ColorJitter", {brightness = 0.4}]]; JSON for a flag.',
+    )
     random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of blanking a random rectangle.")
     mixup: float = Field(0.0, ge=0, le=1000, description="Alpha of mixup; 0 is off.")
     cutmix: float = Field(0.0, ge=0, le=1000, description="Alpha of cutmix; 0 is off. With mixup: one or the other.")
@@ -188,6 +213,21 @@ class TransferRecipe(_Section):
     )
 
 
+class EarlyStopRecipe(_Section):
+    """When a run ends before its length is reached. The best weights are kept in any case."""
+
+    patience: WithLeave[int | None] = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="End after so many validations that are no better; the schedule of the learning rate stays that of "
+        "the whole length, so that with cosine or linear the last, lowest rates are never reached.",
+    )
+    min_delta: WithLeave[float] = Field(
+        0.0, ge=0, le=100, description="Points of validation top-1 that count as better; 0: any, or a lower loss."
+    )
+
+
 class CheckpointRecipe(_Section):
     """When a run is saved so that it can go on."""
 
@@ -231,6 +271,7 @@ class Recipe(_Section):
     model: ModelRecipe = ModelRecipe()
     optim: OptimRecipe = OptimRecipe()
     transfer: TransferRecipe = TransferRecipe()
+    early_stop: EarlyStopRecipe = EarlyStopRecipe()
     checkpoint: Free[CheckpointRecipe] = CheckpointRecipe()
     expect: Free[Expect] = Expect()
 

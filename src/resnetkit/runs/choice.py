@@ -9,7 +9,7 @@ from resnetkit.data.named import NAMED_SETS
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import BEGINNINGS, OUTSIDE, VARIANTS, changed_fields, worded
 from resnetkit.recipes.load import keys_of, list_recipes, load_recipe
-from resnetkit.recipes.schema import Recipe
+from resnetkit.recipes.schema import ModelRecipe, Recipe
 from resnetkit.weights.spelling import spelled
 from resnetkit.weights.table import WEIGHTS, network_of, weights_of
 
@@ -19,12 +19,23 @@ AUTO = "auto"
 logger = logging.getLogger("resnetkit")
 
 
-def choose_recipe(data: Any, recipe: str | Path | Recipe | None, changes: dict[str, Any], old: Path | None) -> Recipe:
+def choose_recipe(
+    data: Any,
+    recipe: str | Path | Recipe | None,
+    changes: dict[str, Any],
+    old: Path | None,
+    own: str | None = None,
+) -> Recipe:
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data.
 
     `data` is what `source_of` gives. Weights that know their network bring it along, unless another one is asked for:
-    by a flag, or in a file.
+    by a flag, or in a file. `own` is the name of a network that is the user's own: no recipe says what it is, and there
+    are no weights for it.
     """
+    if own is not None:
+        section = ModelRecipe(name=own, weights="none")
+        given = {**changes, "model": section.model_dump(exclude_unset=True)}
+        return choose_recipe(data, recipe, given, old).model_copy(update={"model": section})
     if data is not None:
         changes = {**changes, "data": {**(changes.get("data") or {}), "name": str(data)}}
     model = {key: value for key, value in (changes.get("model") or {}).items() if value is not None}

@@ -170,10 +170,12 @@ def open_run(
     resume: bool,
     changes: dict[str, Any],
     allow: Collection[str] = (),
+    network: str | None = None,
 ) -> Run:
     """Decide on the recipe and the folder of a run, and find its newest checkpoint. Writes nothing.
 
-    `allow` names the keys that may differ from those that the run was begun with.
+    `allow` names the keys that may differ from those that the run was begun with; `network` a network that is none of
+    ours.
     Raises `UsageError` (exit code 2) where the folder holds something else or the recipe has changed,
     `CheckpointError` (exit code 4) where no checkpoint can be used.
     """
@@ -187,7 +189,7 @@ def open_run(
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
-    settings = choose_recipe(data, recipe, changes, old_recipe)
+    settings = choose_recipe(data, recipe, changes, old_recipe, network)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:

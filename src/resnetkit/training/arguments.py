@@ -42,7 +42,8 @@ def recipe_changes(given: Mapping[str, Any]) -> dict[str, Any]:
 def network_section(model: str | Arch) -> dict[str, Any]:
     """The section of a recipe that makes a network just so, whatever another recipe has changed in it.
 
-    Channels and classes are left to the data; of several backbones one is chosen later. Raises `UsageError` (exit code 2) for an unknown name.
+    Channels and classes are left to the data; of several backbones one is chosen later. Raises `UsageError` (exit code
+    2) for an unknown name.
     """
     if isinstance(model, str) and leaves_choice(model):
         return {"name": model}

@@ -24,7 +24,7 @@ def fit(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     state.start_clock()
     guards.leave_if_asked()
     setup.ranks.straggler()  # who was slow to start does not count
-    if state.tally.count and plan.ends_epoch(state.step):
+    if state.tally.count and (plan.ends_epoch(state.step) or state.ended):
         end_epoch(setup, plan, state, guards)  # stopped while it was being scored
     left = f"{plan.epochs_text()} epochs"
     if state.step:
@@ -33,7 +33,7 @@ def fit(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     with setup.reporter.progress(
         plan.total_steps, state.step, plan.batch_size, what=left, beside=_validation_share(setup)
     ) as move_bar:
-        while state.step < plan.total_steps:  # once; and once more after a roll-back
+        while state.step < plan.total_steps and not state.ended:  # once; and once more after a roll-back
             stepper.train_mode()
             for batch in plan.batches(start=state.step):
                 result = stepper(batch, state.step)  # forward, loss, backward, update: whole or not at all
@@ -44,13 +44,15 @@ def fit(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
                     state.count(result, batch)
                 elif guards.rolled_back(result):
                     break
-                state.step += 1
+                state.advance(result)
                 move_bar(state.step)
                 guards.leave_if_asked()
-                if plan.ends_epoch(state.step):
+                if plan.ends_epoch(state.step) or state.ended:
                     end_epoch(setup, plan, state, guards)
                 elif state.save_is_due():
                     state.save()
+                if state.ended:
+                    break  # early: a callback has said so, or the recipe's patience
 
 
 def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
@@ -61,6 +63,7 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     validation = score_split(setup, stepper.eval_network, setup.validation_split, between=guards.leave_if_asked)
     state.lost |= validation.lost
     best = state.remember_best(validation)
+    state.tell("on_validation", {"loss": validation.loss, "top1": validation.top1, "best": best})
     row = {
         "step": state.step,
         "epoch": round(plan.epochs(state.step), 4),
@@ -76,7 +79,11 @@ def end_epoch(setup: Setup, plan: Plan, state: State, guards: Guards) -> None:
     setup.write(event="epoch", **row)
     setup.reporter.passing(progress.epoch_line(row, plan.epochs_text(state.step), plan.epochs_text(), best=best))
     state.start_epoch()
-    is_last = state.step == plan.total_steps
+    state.tell("on_epoch", row)
+    if state.ended:
+        setup.write(event="stopped early", step=state.step, epoch=row["epoch"], why=state.ended)
+        setup.reporter.line(f"stopped at epoch {row['epoch']:.4g}: {state.ended}")
+    is_last = state.step == plan.total_steps or bool(state.ended)
     if is_last or round(row["epoch"]) % setup.recipe.checkpoint.every_epochs == 0:
         state.save(must=is_last)
         state.epoch_began = time.monotonic()  # a save is no part of the next epoch's speed

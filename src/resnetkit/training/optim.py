@@ -1,13 +1,18 @@
 """How parameters move: groups, optimizer, learning rate as a function of the step, averaged weights."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from resnetkit.errors import UsageError, blaming
 from resnetkit.recipes.schema import OptimRecipe, duration_steps
+from resnetkit.training.hooks import name_of
+from resnetkit.training.packing import same_layout
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -42,6 +47,40 @@ def create_optimizer(network: nn.Module, settings: OptimRecipe) -> torch.optim.O
         return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     return kind(groups, settings.lr, fused=True)
+
+
+Factory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def own_optimizer(make: Factory, network: nn.Module) -> torch.optim.Optimizer:
+    """The user's optimizer over the parameters that are trained; `scale` is a group's rate as part of the first one's.
+
+    Raises `HookError` (exit code 2) where making it fails, `UsageError` (2) where what is made cannot be used.
+    """
+    name = name_of(make)
+    with blaming(f"the optimizer {name}"):
+        optimizer = make([each for each in network.parameters() if each.requires_grad])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(f"optimizer {name} gives a {type(optimizer).__name__}", remedy="a torch.optim.Optimizer")
+    rates = [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
+    if not rates[0] > 0:
+        raise UsageError(f"the optimizer {name} has no learning rate", remedy="an lr above 0 in its first group")
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["scale"] = rate / rates[0]
+    return optimizer
+
+
+def restore_own_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put back the `state_dict` of a user's optimizer, each tensor in the precision that it had."""
+    optimizer.load_state_dict(dict(saved))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for position, entry in saved["state"].items():
+        parameter = parameters[position]
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                value = value.to(optimizer.state[parameter][name].device)
+                same = value.shape == parameter.shape
+                optimizer.state[parameter][name] = same_layout(value, parameter) if same else value
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

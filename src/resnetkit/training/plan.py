@@ -64,6 +64,12 @@ def make_plan(setup: Setup) -> Plan:
             remedy=f"--data.batch-size {2 * setup.ranks.size} or more, and as many images",
         )
     total_steps = recipe.total_steps(len(split))
-    augment = Augment(recipe.augment, setup.preprocess, num_classes=len(setup.data.classes), seed=recipe.seed)
+    augment = Augment(
+        recipe.augment,
+        setup.preprocess,
+        num_classes=len(setup.data.classes),
+        seed=recipe.seed,
+        transform=setup.hooks.transform,
+    )
     schedule = Schedule(recipe.optim, total_steps, len(split), order.batch_size)
     return Plan(split, order, augment, schedule, setup.compute, total_steps, recipe.data.workers)

@@ -30,12 +30,16 @@ def announcement(setup: Setup, length: str) -> list[str]:
     parameters = sum(p.numel() for p in setup.network.parameters())
     weights = recipe.model.weights
     start = "from nothing" if weights in (None, "none") else f"starts from {weights}"
+    if setup.hooks.network is None:
+        network = describe(recipe.model.name, setup.network.arch)
+    else:
+        network, start = recipe.model.name, "as it was given"
     return [
         f"data      {data.name}: {len(data.classes)} classes",
         *(f"split     {name}: {split.describe() if split is not None else 'none'}" for name, split in splits.items()),
         *class_counts(data),
         *(f"note      {note}" for note in (*data.notes, *doubts(setup))),
-        f"model     {describe(recipe.model.name, setup.network.arch)}",
+        f"model     {network}",
         f"weights   {parameters:,} parameters, {start}; sees {setup.preprocess.size} px",
         f"compute   {setup.compute.describe()}",
         f"training  {length}",
@@ -45,12 +49,26 @@ def announcement(setup: Setup, length: str) -> list[str]:
 
 
 def doubts(setup: Setup) -> list[str]:
-    """What in a recipe does not go with the names of the classes."""
+    """What in a recipe does not go with the names of the classes, or with a loss that is not its own."""
+    own = loss_notes(setup.recipe) if setup.hooks.loss is not None else []
     pairs = mirrored(setup.data.classes) if setup.recipe.augment.flip else []
     if not pairs:
-        return []
+        return own
     first, more = " and ".join(map(shown, pairs[0])), f", and {len(pairs) - 1:,} pairs more" if pairs[1:] else ""
-    return [f"classes {first} are mirror images of each other{more}, and flip mirrors pictures: --augment.flip false"]
+    said = f"classes {first} are mirror images of each other{more}, and flip mirrors pictures: --augment.flip false"
+    return [*own, said]
+
+
+def loss_notes(recipe: Recipe) -> list[str]:
+    """What the targets are that the user's loss is given."""
+    notes = []
+    if recipe.optim.label_smoothing:
+        notes.append(
+            f"optim.label_smoothing {recipe.optim.label_smoothing:g} belongs to the recipe's loss, not to yours"
+        )
+    if recipe.augment.mixup or recipe.augment.cutmix:
+        notes.append("with mixup or cutmix your loss is given soft targets, (N, classes)")
+    return notes
 
 
 def class_counts(data: Data) -> list[str]:

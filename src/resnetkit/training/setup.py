@@ -1,8 +1,8 @@
 """What a run starts from and keeps to its end: its images, its network, how the one reaches the other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,9 @@ from resnetkit.networks.resnet import ResNet, build
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
 from resnetkit.runs.folder import Run
+from resnetkit.training.early_stop import EarlyStop
+from resnetkit.training.hooks import Callbacks, Hooks, RunView
+from resnetkit.training.own_network import own_network
 from resnetkit.transfer.published import Published
 from resnetkit.weights.hints import Hints
 from resnetkit.weights.load import pretrained_network
@@ -49,6 +52,10 @@ class Setup:
     """Which images these are, so that going on with others is noticed."""
     ranks: Ranks
     reporter: Reporter
+    hooks: Hooks
+    """What is the user's own."""
+    callbacks: Callbacks
+    """All that are asked: the user's, then early stopping, then loggers."""
     published: Published | None = None
     """The head that the weights came with."""
     backbones: tuple[dict[str, Any], ...] = ()
@@ -72,6 +79,10 @@ class Setup:
         """A network of this run as the artefact, in evaluation mode."""
         recipe = self.recipe.model_dump(mode="json", exclude_none=True)
         return Classifier(network, self.preprocess, self.data.classes, self.recipe.model.name, self.compute, recipe)
+
+    def view(self, step: int, total_steps: int, epoch: float, network: nn.Module) -> RunView:
+        """What a callback is told of the run."""
+        return RunView(step, total_steps, epoch, self.run.folder, self.recipe, network, self.ranks.rank)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -104,7 +115,14 @@ class Setup:
             self.run.journal.write(**fields)
 
 
-def prepare(run: Run, data: Data, ranks: Ranks, reporter: Reporter) -> Setup:
+def prepare(
+    run: Run,
+    data: Data,
+    ranks: Ranks,
+    reporter: Reporter,
+    hooks: Hooks = Hooks(),  # noqa: B008 - it is frozen
+    loggers: Sequence[object] = (),
+) -> Setup:
     """Network, preprocessing and device of a run, as its recipe and its data have them. Nothing is written.
 
     Raises `DataError` (exit code 3) where there is nothing to learn from, `UsageError` (exit code 2) for a recipe that
@@ -116,15 +134,35 @@ def prepare(run: Run, data: Data, ranks: Ranks, reporter: Reporter) -> Setup:
     compute = choose(recipe.device, recipe.precision)
     start = read_start(recipe)
     preprocess = training_preprocess(recipe, data, start)
-    network = create_network(recipe, data, start)
+    refuse_ignored(recipe, hooks)
+    if hooks.network is None:
+        network = create_network(recipe, data, start)
+        network.recompute = recipe.recompute
+    else:
+        compute = replace(compute, channels_last=False)
+        network = cast("ResNet", own_network(hooks.network, recipe, data, preprocess, compute))
     if recipe.sync_batchnorm and not ranks.alone:
         network = with_sync_batchnorm(network, compute)
     network = compute.network(network)
-    network.recompute = recipe.recompute
+    if isinstance(hooks.loss, nn.Module):
+        hooks.loss.to(compute.device)
     frozen = freeze(network, recipe.freeze)
-    images = Fingerprint.of(data)
-    published = Published.of(start)
-    return Setup(run, data, data.train, network, preprocess, compute, frozen, images, ranks, reporter, published)
+    images, early = Fingerprint.of(data), recipe.early_stop
+    stopping = [EarlyStop(early.patience, early.min_delta)] if early.patience is not None else []
+    callbacks = Callbacks(hooks.callbacks, [*stopping, *loggers])
+    own = hooks, callbacks, Published.of(start)
+    return Setup(run, data, data.train, network, preprocess, compute, frozen, images, ranks, reporter, *own)
+
+
+def refuse_ignored(recipe: Recipe, hooks: Hooks) -> None:
+    """Raises `UsageError` (exit code 2) where something of the user's own, or a key beside it, would do nothing."""
+    if recipe.class_weights != "none" and hooks.loss is not None:
+        raise UsageError("class_weights beside loss=", why="the loss is not the recipe's", remedy="weigh in the loss")
+    if recipe.transfer.mode == "head":
+        for kind in ("loss", "transform", "optimizer"):
+            if getattr(hooks, kind) is not None:
+                why = "the head is solved, and no step is taken"
+                raise UsageError(f"{kind}= beside transfer.mode head", why=why, remedy="--recipe finetune")
 
 
 def read_start(recipe: Recipe) -> Source | None:

@@ -1,6 +1,7 @@
 """Where a run stands: all that is not a function of the recipe and the step, so that it can go on exactly."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from resnetkit.data.batches import Batch
 from resnetkit.data.fingerprint import Fingerprint
-from resnetkit.errors import CheckpointError, DivergedError, StorageError, UsageError
+from resnetkit.errors import CheckpointError, DivergedError, HookError, StorageError, UsageError
 from resnetkit.evaluation.metrics import Score, Tally
 from resnetkit.networks.resnet import ResNet
 from resnetkit.runs import checkpoint
 from resnetkit.runs.checkpoint import Checkpoint
-from resnetkit.training.optim import optimizer_tensors, restore_optimizer
+from resnetkit.training.hooks import Stateful, Stop
+from resnetkit.training.optim import optimizer_tensors, restore_optimizer, restore_own_optimizer
+from resnetkit.training.packing import pack, unpack
 from resnetkit.training.plan import Plan
 from resnetkit.training.scale import LossScale
 from resnetkit.training.setup import Setup
@@ -44,6 +47,8 @@ class State:
         self.bad_steps = 0
         """Steps in a row that were not finite."""
         self.rolled_back = False
+        self.ended = ""
+        """Why the run ends before its last step."""
         self.saved_step = -1
         self.last_save = self.began = self.epoch_began = time.monotonic()
         self._seconds_before = 0.0
@@ -69,6 +74,36 @@ class State:
         """Add a step that was applied to the epoch's figures."""
         self.bad_steps = 0
         self.tally.update(result.logits, batch.labels, result.loss)
+
+    def advance(self, result: StepResult) -> None:
+        """One more step is behind us."""
+        self.step += 1
+        if self.setup.callbacks.hear("on_step"):
+            rate = self.stepper.lr(self.step - 1)
+            self.tell("on_step", {"loss": float(result.loss), "lr": rate, "applied": result.applied})
+
+    def tell(self, moment: str, figures: Mapping[str, Any]) -> None:
+        """Ask the callbacks of a moment, on all ranks; one of them may end the run.
+
+        Raises `HookError` (exit code 2) where one fails on any rank, once the state is saved.
+        """
+        if not self.setup.callbacks.hear(moment):
+            return
+        view = self.setup.view(self.step, self.plan.total_steps, self.plan.epochs(self.step), self.stepper.network)
+        failed: HookError | None = None
+        answer: Stop | None = None
+        try:
+            answer = self.setup.callbacks.ask(moment, view, figures)
+        except HookError as error:
+            failed = error
+        said = self.ranks.any(2 if failed is not None else int(answer is not None))
+        if said == 2:
+            self.save(must=True)
+            error = failed or HookError("a callback of another rank failed")
+            error.said = error.said or failed is None
+            raise error
+        if said and not self.ended:
+            self.ended = answer.why if answer is not None else "a callback of another rank has said so"
 
     def fitted(self) -> Score:
         """The epoch's figures over the training images of all ranks."""
@@ -116,20 +151,27 @@ class State:
 
         if self.ranks.from_first(write):
             self.saved_step = self.step
+            self.tell("on_save", {"folder": self.run.checkpoints / f"step-{self.step:08d}"})
 
     def _write(self, tallies: list[list[float]]) -> None:
         stepper = self.stepper
         tensors = {
-            "model": stepper.network.state_dict(),
-            "optimizer": optimizer_tensors(stepper.optimizer),
+            "model": unshared(stepper.network.state_dict()),
+            "optimizer": {} if stepper.hooks.optimizer else optimizer_tensors(stepper.optimizer),
             "best": self.best_weights,
         }
         if stepper.average is not None:
-            tensors["average"] = stepper.average.state_dict()
+            tensors["average"] = unshared(stepper.average.state_dict())
         for name, value in tensors["model"].items():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(f"{name} is no longer finite at step {self.step}", remedy="a smaller --optim.lr")
+        remembered: dict[str, Tensor] = {}
+        hooks = pack(self._hooks_state(), remembered, "hooks")
+        if remembered:
+            tensors["hooks"] = remembered
         state = {
+            "hooks": {"names": self.setup.hooks.names(), "state": hooks},
+            "ended": self.ended,
             "best": self.best,
             "extra": self.extra,
             "unreadable": self.lost,
@@ -149,12 +191,33 @@ class State:
         run, keep = self.run, self.run.recipe.checkpoint.keep
         checkpoint.save(run.checkpoints, self.step, tensors, state, keep=keep, run=run.identity)
 
+    def _hooks_state(self) -> dict[str, Any]:
+        """What the user's own remembers: of what is ours there is nothing in it."""
+        hooks, callbacks = self.stepper.hooks, self.setup.callbacks.state()
+        state: dict[str, Any] = {"callbacks": callbacks} if callbacks else {}
+        if hooks.optimizer is not None:
+            state["optimizer"] = self.stepper.optimizer.state_dict()
+        if isinstance(hooks.loss, Stateful):
+            state["loss"] = hooks.loss.state_dict()
+        return state
+
+    def _restore_hooks(self, saved: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        state, hooks = unpack(saved.get("state", {"dict": []}), tensors), self.stepper.hooks
+        if hooks.optimizer is not None:
+            restore_own_optimizer(self.stepper.optimizer, state["optimizer"])
+        if isinstance(hooks.loss, Stateful):
+            hooks.loss.load_state_dict(state["loss"])
+        self.setup.callbacks.restore(state.get("callbacks", {}))
+
     def restore(self, reached: Checkpoint) -> None:
         """Be again as when `reached` was written. Raises `CheckpointError` (exit code 4) where it does not fit."""
         state, tensors, stepper = reached.state, reached.tensors, self.stepper
         try:
             stepper.network.load_state_dict(tensors["model"])
-            restore_optimizer(stepper.optimizer, tensors["optimizer"])
+            if stepper.hooks.optimizer is None:
+                restore_optimizer(stepper.optimizer, tensors["optimizer"])
+            self._restore_hooks(state.get("hooks", {}), tensors.get("hooks", {}))
+            self.ended = "" if self.run.changed else state.get("ended", "")  # with other keys it is to go on
             if stepper.average is not None:
                 stepper.average.load_state_dict(tensors["average"])
             self.best, self.best_weights, self.extra = state["best"], tensors["best"], state["extra"]
@@ -195,3 +258,13 @@ class State:
 def copy_of(network: ResNet) -> dict[str, Tensor]:
     """A network's parameters and statistics, on the CPU, as they are now."""
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+
+def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each with memory of its own: a file of tensors cannot say that two are one."""
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        place = value.untyped_storage().data_ptr()
+        tensors[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return tensors

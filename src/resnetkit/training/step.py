@@ -5,7 +5,7 @@ network in parts; the update is that of the whole batch. In fp16 the loss is sca
 is begun again with half the scale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,13 +18,15 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from resnetkit.data.batches import Batch
-from resnetkit.errors import MemoryLimitError
+from resnetkit.errors import MemoryLimitError, UsageError, blaming
 from resnetkit.machine.device import Compute, is_out_of_memory
 from resnetkit.machine.ranks import Ranks
 from resnetkit.networks.resnet import ResNet
 from resnetkit.randomness import key
 from resnetkit.recipes.schema import Recipe
-from resnetkit.training.optim import Schedule, average_of, create_optimizer
+from resnetkit.training.hooks import Hooks, name_of
+from resnetkit.training.optim import Schedule, average_of, create_optimizer, own_optimizer
+from resnetkit.training.own_network import require_logits
 from resnetkit.training.scale import LossScale
 
 
@@ -52,9 +54,10 @@ class Stepper:
         frozen: list[nn.Module],
         ranks: Ranks,
         class_weights: Tensor | None = None,
+        hooks: Hooks = Hooks(),  # noqa: B008 - it is frozen
     ) -> None:
         self.network, self.recipe, self.schedule, self.compute = network, recipe, schedule, compute
-        self.frozen, self.ranks = frozen, ranks
+        self.frozen, self.ranks, self.hooks = frozen, ranks, hooks
         self.class_weights = compute.tensor(class_weights) if class_weights is not None else None
         self.average = average_of(network, recipe.optim.ema) if recipe.optim.ema else None
         self.micro_batch: int | None = recipe.data.micro_batch
@@ -67,11 +70,17 @@ class Stepper:
         self._statistics = list(network.buffers())
         self._kept = [buffer.clone() for buffer in self._statistics]
         self._updating = False
+        self._draws = draws(network, hooks)
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
         """Made when it is first needed: PyTorch's optimizers import the compiler, which takes seconds."""
-        return create_optimizer(self.network, self.recipe.optim)
+        if self.hooks.optimizer is None:
+            return create_optimizer(self.network, self.recipe.optim)
+        made = own_optimizer(self.hooks.optimizer, self.network)
+        settings = self.schedule.settings.model_copy(update={"lr": float(made.param_groups[0]["lr"])})
+        self.schedule = replace(self.schedule, settings=settings)
+        return made
 
     @cached_property
     def _parallel(self) -> DistributedDataParallel:
@@ -163,12 +172,20 @@ class Stepper:
         return StepResult(result, loss, applied=True)
 
     def _seed(self, step: int) -> None:
-        """Which blocks stochastic depth leaves out is a function of the step, and differs between ranks."""
-        if self.network.arch.drop_path:
+        """What is drawn within a step is a function of the step, and differs between ranks."""
+        if self._draws:
             torch.manual_seed(key(self.recipe.seed, "network", step, *([] if self.ranks.alone else [self.ranks.rank])))
 
     def _forward(self, images: Tensor) -> Tensor:
-        return self.network(images) if self.ranks.alone else self._parallel(images)
+        images = self.compute.images(images)
+        if not self.ranks.alone:
+            return self._parallel(images)
+        if self.hooks.network is None:
+            return self.network(images)
+        name = name_of(self.hooks.network)
+        with blaming(f"the network {name}", but=_is_out_of_memory):
+            logits = self.network(images)
+        return require_logits(logits, len(images), None, name)
 
     def _averaging(self, is_last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over ranks once a step, behind its last part."""
@@ -181,10 +198,23 @@ class Stepper:
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over the images. Class weights multiply an image's loss; their mean over the training images is one."""
         smoothing = self.recipe.optim.label_smoothing
+        if self.hooks.loss is not None:
+            return self._own_loss(logits.float(), targets)
         if self.class_weights is None:
             return F.cross_entropy(logits, targets, label_smoothing=smoothing)
         weights = self.class_weights.to(logits.dtype)
         return F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).mean()
+
+    def _own_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean of the user's loss. Raises `HookError` (exit code 2) where it fails, memory that runs out aside."""
+        name = f"the loss {name_of(self.hooks.loss)}"
+        soft = "the targets are soft, (N, classes): --augment.mixup 0 --augment.cutmix 0" if targets.ndim > 1 else None
+        with blaming(name, remedy=soft, but=_is_out_of_memory):
+            loss = cast("Callable", self.hooks.loss)(logits, targets)
+        if not isinstance(loss, Tensor) or tuple(loss.shape) not in ((), (len(logits),)):
+            given = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UsageError(f"{name} gives {given} for {len(logits)} images", remedy="a mean, or a loss for each")
+        return loss.mean() if loss.ndim else loss
 
     def _parts(self, count: int) -> Iterator[tuple[slice, float, bool]]:
         """A batch in parts: where each is, its share, whether it is the last. About equal, none of a single image.
@@ -229,3 +259,12 @@ class Stepper:
         if self.compute.device.type != "cuda":
             return None
         return f"the peak was {torch.cuda.max_memory_allocated(self.compute.device) / 2**30:.1f} GiB"
+
+
+def draws(network: nn.Module, hooks: Hooks) -> bool:
+    """Whether random numbers are drawn within a step. Of what is not ours nobody knows it."""
+    return hooks.loss is not None or not isinstance(network, ResNet) or bool(network.arch.drop_path)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)

@@ -1,13 +1,14 @@
 """Training: from a recipe to a `Classifier`. The entrance, and the three jobs: `head`, `finetune`, and every layer."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, load_classifier
@@ -23,17 +24,21 @@ from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
 from resnetkit.recipes.schema import Recipe
+from resnetkit.reporting.loggers import open_loggers, require_loggers
 from resnetkit.runs.choice import choose_recipe, leaves_choice
 from resnetkit.runs.folder import flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.arguments import recipe_changes, recipe_of
 from resnetkit.training.backbones import choose_backbone
 from resnetkit.training.guards import Guards, stopped
+from resnetkit.training.hooks import Hooks, name_of
 from resnetkit.training.loop import fit, score_split
+from resnetkit.training.optim import Factory
+from resnetkit.training.own_network import refuse_changes
 from resnetkit.training.plan import make_plan
 from resnetkit.training.setup import Setup, prepare
 from resnetkit.training.state import State, copy_of
-from resnetkit.training.step import Stepper
+from resnetkit.training.step import Stepper, draws
 from resnetkit.transfer.probe import Probe, probe, recognised, score_probe
 
 
@@ -50,6 +55,12 @@ def train(
     data_root: str | Path | None = None,
     quiet: bool = False,
     reporter: Reporter | None = None,
+    network: nn.Module | Callable[[], nn.Module] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    optimizer: Factory | None = None,
+    callbacks: Sequence[object] = (),
+    log: str | Sequence[str] = (),
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -65,6 +76,8 @@ def train(
     `allow_change`: keys of the recipe that may differ from those that the run was begun with; `accept_data_change` lets
     it go on with other images.
     `quiet` says nothing on stderr; `reporter` says it elsewhere, or leaves the result to the caller.
+    `network`, `loss`, `transform`, `optimizer`, `callbacks`: the user's own; see `training.hooks` and docs/hooks.md.
+    `log`: "tensorboard", "wandb", "mlflow"; one that fails is switched off and ends nothing.
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`. `model` may also be
     the name of a network or an `Arch`, of which the data say the channels and classes.
     Its `metrics` have the figures of the test split, `count, loss, top1, top5`, under `validation` those of the
@@ -75,21 +88,32 @@ def train(
     if data is None and not isinstance(changes.get("data"), Mapping | None):
         data = changes.pop("data")  # by its name, which a section of the recipe has too
     changes, source = recipe_changes(changes), source_of(data)
+    hooks = Hooks(network, loss, transform, optimizer, callbacks)
+    own = name_of(network) if network is not None else None
+    if own is not None:
+        refuse_changes(changes)
     stopping = Stopping()
     with stopping.watched(), ranks.joined(ranks.current()) as peers:
         reporter = reporter or Reporter(quiet=quiet)
         reporter.console.quiet |= not peers.first
         folder: Path | None = None
+        peers.from_first(lambda: require_loggers(log))
+        loggers = open_loggers(log, reporter.line, on=peers.first)
         try:
             if not peers.alone:
                 request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | flat(changes)
+                request |= hooks.names()
                 if recipe is not None:
-                    request |= flat(choose_recipe(source, recipe, changes, None).model_dump(mode="json"))
+                    request |= flat(choose_recipe(source, recipe, changes, None, own).model_dump(mode="json"))
                 peers.agree({f"the recipe's {name}": value for name, value in request.items()})
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
-                lambda: open_run(source, recipe, out=out, resume=going_on, changes=changes, allow=allow_change)
+                lambda: open_run(
+                    source, recipe, out=out, resume=going_on, changes=changes, allow=allow_change, network=own
+                )
             )
+            if run.reached is not None:
+                hooks.require_same(run.reached.state.get("hooks", {}).get("names", {}), run.folder)
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
@@ -99,7 +123,7 @@ def train(
             if leaves_choice(run.recipe.model.name):
                 given = changes.get("data") or {}
                 run, tried = peers.from_first(partial(choose_backbone, run, images, given, reporter))
-            setup = replace(prepare(run, images, peers, reporter), backbones=tried)
+            setup = replace(prepare(run, images, peers, reporter, hooks, loggers), backbones=tried)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
             with setup.compute.tuned():
@@ -110,6 +134,9 @@ def train(
             if folder is not None and any((folder / "checkpoints").glob("step-*")):
                 raise stopped(stop.number, f"the last checkpoint is in {folder}", folder) from None
             raise stopped(stop.number, "nothing had been begun that could be saved") from None
+        finally:
+            for logger in loggers:
+                logger.close()
 
 
 def _train_head(setup: Setup) -> Classifier:
@@ -147,18 +174,25 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
     recipe, run, plan = setup.recipe, setup.run, make_plan(setup)
     balanced = recipe.class_weights == "balanced"
     weights = class_weights(setup.train_split, len(setup.data.classes)) if balanced else None
-    stepper = Stepper(setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights)
+    stepper = Stepper(
+        setup.network, recipe, plan.schedule, setup.compute, setup.frozen, setup.ranks, weights, setup.hooks
+    )
     state = State(setup, plan, stepper)
     length = f"{plan.epochs_text()} epochs: {plan.total_steps:,} steps of {plan.batch_size} images, seed {recipe.seed}"
     setup.say(progress.announcement(setup, length))
-    setup.say(progress.doubts_of_loss(recipe, setup.train_split.labels, len(setup.data.classes), weights))
+    if setup.hooks.loss is None:
+        setup.say(progress.doubts_of_loss(recipe, setup.train_split.labels, len(setup.data.classes), weights))
     with setup.exclusive():
         if run.reached is not None:
             if not accept_data_change:
                 state.check_images(run.reached)
             state.restore(run.reached)
             setup.say([f"resumed   at step {state.step:,} from {run.reached.folder}"])
-        if state.step >= plan.total_steps and run.finished:
+            setup.say(
+                f"note      the callback {name} declares no state: it begins anew"
+                for name in setup.callbacks.forgetful()
+            )
+        if (state.step >= plan.total_steps or state.ended) and run.finished:
             return _finished(setup)
         setup.begin()
         if run.reached is None and recipe.transfer.mode == "finetune":
@@ -166,7 +200,7 @@ def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool)
         with stopping.deferred():
             if run.reached is None:
                 state.save(must=True)  # before hours of work: is the disk writable, and large enough?
-            with torch.random.fork_rng(enabled=bool(setup.network.arch.drop_path)):  # the steps seed PyTorch's own
+            with torch.random.fork_rng(enabled=draws(setup.network, setup.hooks)):  # the steps seed PyTorch's own
                 fit(setup, plan, state, Guards(setup, state, stopping))
         return _finish_layers(setup, state)
 
@@ -217,16 +251,17 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
     score = score_split(setup, network, held_out)
     facts = {
         "split": split_name,
-        "steps": plan.total_steps,
+        "steps": state.step,
         "best_step": state.best["step"],
         "best_epoch": round(plan.epochs(state.best["step"]), 4),
         "validation": {name: value for name, value in state.best.items() if name != "step"},
         "seconds": round(seconds, 2),
-        "images_per_second": round(plan.total_steps * plan.batch_size / max(seconds, 1e-9), 1),
+        "images_per_second": round(state.step * plan.batch_size / max(seconds, 1e-9), 1),
     }
     if not state.best["step"]:
         setup.say(["fine-tuning did not beat the head alone on validation: the head alone is kept"])
-    return _finish(setup, network, score, facts, state.extra, state.lost | score.lost)
+    lost = state.lost | score.lost
+    return _finish(setup, network, score, facts, state.extra, lost, plan.epochs(state.step))
 
 
 def _finish(
@@ -236,8 +271,9 @@ def _finish(
     facts: Mapping[str, Any],
     extra: Mapping[str, Any],
     lost: Mapping[str, str],
+    epoch: float = 0.0,
 ) -> Classifier:
-    """Save the model, end the journal, say the result."""
+    """Save the model, end the journal, say the result, at the end of so many epochs."""
     figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
     classifier = setup.classifier(network)
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
@@ -247,9 +283,13 @@ def _finish(
     setup.say(progress.left_out(lost))
     if setup.reporter.tells_result:
         setup.say(progress.result_lines(figures, classifier.folder))
+    if setup.callbacks.hear("on_end"):
+        setup.callbacks.ask("on_end", setup.view(facts["steps"], facts["steps"], epoch, network), figures)
     return classifier
 
 
 def _finished(setup: Setup) -> Classifier:
     setup.say([f"the run in {setup.run.folder} is finished: nothing to do"])
-    return load_classifier(setup.run.folder, device=setup.recipe.device, precision=setup.recipe.precision)
+    own = setup.network if setup.hooks.network is not None else None
+    recipe = setup.recipe
+    return load_classifier(setup.run.folder, device=recipe.device, precision=recipe.precision, network=own)

@@ -88,6 +88,9 @@ def push(
     """
     from huggingface_hub.errors import HfHubHTTPError
 
+    if not classifier.ours:
+        why = f"its network is your own {classifier.model}, and only the weights are saved"
+        raise UsageError("nobody else could load the classifier", why=why, remedy="push a network of resnetkit's")
     api = _client(repository, options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = classifier.save(temporary, remember=False)

@@ -10,6 +10,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, holds_classifier, load_classifier, numbers
 from resnetkit.data.classnames import order_of_head
@@ -40,6 +42,7 @@ def load(
     which: Literal["raw", "ema"] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    network: nn.Module | None = None,
 ) -> Classifier:
     """Load a classifier.
 
@@ -47,7 +50,7 @@ def load(
     "resnet50.imagenet1k_v2" or torchvision's own for it, or a hub id such as "timm/resnet50.a1_in1k". The rest is for
     weights that do not say it: `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels;
     `classes` in the order of the head; `which` of a network and its average, "raw" or "ema", that a training script
-    saved together.
+    saved together. `network` is the user's own module, for a run that has trained it: its folder has the weights alone.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
     require(size=size)
@@ -61,10 +64,12 @@ def load(
             raise UsageError(
                 f"--{given} would change nothing", file=source, why="the model says it itself", remedy="leave it out"
             )
-        ours = load_classifier(path, device=device, precision=precision)
+        ours = load_classifier(path, device=device, precision=precision, network=network)
         if (reached := ours.metrics.get("unfinished")) is not None:
             logger.info("%s: its training is not finished: the best weights so far, of %s", source, reached)
         return ours
+    if network is not None:
+        raise UsageError("network= is for the folder of a run that has trained it", file=str(source))
     hints = Hints(
         model,
         tuple(mean) if mean is not None else None,

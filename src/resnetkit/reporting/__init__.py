@@ -1,0 +1,4 @@
+"""What others are told of a run while it goes on: loggers.
+
+Enter by `loggers.open_loggers`.
+"""
