@@ -1,14 +1,18 @@
 """Rows of tables against Python's own writer, in every form in which spreadsheets save them, and hostile ones."""
 
 import csv
-import importlib.util
+import re
+import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from resnetkit.data import rows
 from resnetkit.data.rows import open_table
 from resnetkit.errors import DataError, UsageError
+from resnetkit.machine.extras import with_extra
 
 ROWS = [("a b.jpg", "Katze, grau"), ('say "x".jpg', "größer"), ("two\nlines.jpg", "z")]
 
@@ -71,10 +75,23 @@ def test_a_line_of_a_gigabyte_costs_neither_time_nor_memory(tmp_path: Path) -> N
             list(open_table(each).rows())
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path) -> None:
-    if importlib.util.find_spec("pyarrow") is not None:
-        pytest.skip("pyarrow is installed")
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
     file = tmp_path / "labels.parquet"
     file.write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r'labels.parquet.*pip install "resnetkit\[tables\]"'):
+    with pytest.raises(UsageError, match=rf"labels.parquet.*Try: {re.escape(with_extra('tables'))}"):
+        _ = open_table(file).columns
+
+
+def test_parquet_gives_what_pyarrow_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "labels.parquet"
+    columns = {"path": ["a.jpg", "b.jpg", None], "label": [1, 10, 2], "box": [[1, 2], [3], None]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    table = open_table(file)
+    assert table.columns == ("path", "label")  # lists are no cells
+    assert list(table.rows()) == [(1, ["a.jpg", "1"]), (2, ["b.jpg", "10"]), (3, ["", "2"])]
+    content = file.read_bytes()
+    file.write_bytes(content[:-8] + b"\xff\xff\xff\x7fPAR1")
+    with pytest.raises(DataError, match=r"labels\.parquet"):
         _ = open_table(file).columns

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from resnetkit.errors import DataError, UsageError
 from resnetkit.machine.documents import encoding_of, require_plain_file
+from resnetkit.machine.extras import with_extra
 
 CSV, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 SUFFIXES = (*CSV, *PARQUET)
@@ -91,7 +92,7 @@ class ParquetFile:
             raise UsageError(
                 "Parquet needs pyarrow, which is not installed",
                 file=self.file,
-                remedy='pip install "resnetkit[tables]", or save the table as CSV',
+                remedy=f"{with_extra('tables')}, or save the table as CSV",
             ) from error
         try:
             return parquet.ParquetFile(self.file)

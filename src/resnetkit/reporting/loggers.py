@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from resnetkit.errors import UsageError
+from resnetkit.machine.extras import with_extra
 from resnetkit.reporting import mlflow, tensorboard, wandb
 
 PATIENCE = 30.0
@@ -26,12 +27,12 @@ class Sink(Protocol):
         """All is written."""
 
 
-SINKS: dict[str, tuple[str, str, Callable[..., Sink]]] = {
-    "tensorboard": ("torch.utils.tensorboard", '"resnetkit[log]"', tensorboard.TensorBoard),
+SINKS: dict[str, tuple[str, str | None, Callable[..., Sink]]] = {
+    "tensorboard": ("torch.utils.tensorboard", None, tensorboard.TensorBoard),
     "wandb": ("wandb", "wandb", wandb.WeightsAndBiases),
     "mlflow": ("mlflow", "mlflow", mlflow.MLflow),
 }
-"""By the name of `--log`: the module that it needs, the package that has it, and what writes to it."""
+"""By the name of `--log`: the module that it needs, its package where that is no extra of ours, and what writes."""
 
 
 def require_loggers(names: str | Sequence[str]) -> None:
@@ -44,7 +45,7 @@ def require_loggers(names: str | Sequence[str]) -> None:
             importlib.import_module(module)
         except Exception as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            remedy = f"pip install {package}"
+            remedy = f"pip install {package}" if package is not None else with_extra("log")
             raise UsageError(f"--log {name} cannot be used", why=why, remedy=remedy) from error
 
 

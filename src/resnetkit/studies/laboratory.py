@@ -17,6 +17,7 @@ from resnetkit.arguments import checked
 from resnetkit.errors import StorageError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine, one_thread
+from resnetkit.machine.extras import with_extra
 from resnetkit.machine.storage import append_file, replace_file
 from resnetkit.recipes.ranges import require
 from resnetkit.studies.page import write_page
@@ -81,9 +82,7 @@ def _check_page() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            "studies draw with matplotlib, which is not installed", remedy='pip install "resnetkit[report]"'
-        ) from error
+        raise UsageError("studies draw with matplotlib, which is not installed", remedy=with_extra("report")) from error
 
 
 def _begin(folder: Path, study: Study, place: Place) -> None:
