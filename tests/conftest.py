@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # readline sets it in whatever process loads it, and its children have it
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -40,7 +40,7 @@ def test_an_example_in_python(name: str, capfd) -> None:
 def test_an_example_on_the_command_line(command: str, cli) -> None:
     done = cli(*command.split()[1:])
     assert done.code == 0, done.err
-    assert "model in runs/" in done.out
+    assert re.search(r"model: .*in runs/", done.out)
     assert ("stopped at epoch" in done.err) == ("early" in command)
 
 

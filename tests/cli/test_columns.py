@@ -48,8 +48,8 @@ SAID = {
     "list weights": ("list", "weights"),
     "list data": ("list", "data"),
 }
-LONG = {"study", "verify-resume", "demo"}
-"""Commands that take half a minute and more: they say what others say."""
+LONG = {"study", "verify-resume", "demo", "push"}
+"""Commands that take half a minute and more, or a hub: they say what others say."""
 
 
 @pytest.fixture

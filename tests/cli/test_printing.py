@@ -254,7 +254,7 @@ TYPOS = {
     "a key": (("train", "--optim.lrr", 3), "--optim.lr"),
     "a flag of predict": (("predict", "run", "x.png", "--topp", 3), "--top"),
     "a choice": (("list", "modles"), "models"),
-    "a precision": (("train", "--precision", "fp16"), "bf16"),
+    "a precision": (("train", "--precision", "fp8"), "bf16"),
     "weights": (("predict", "resnet50.imagenet1k_v3", "x.png"), "resnet50.imagenet1k_v"),
     "junk": (("list", "\x1b[31m" * 200), "models"),
     "a study": (("study", "depht"), "depth"),

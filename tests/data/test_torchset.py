@@ -190,7 +190,7 @@ def relabelled(label: Any) -> Dataset:
         (lambda: TensorDataset(torch.zeros(4, 3, 8, 8)), "dataset[0] is no image with its label"),
         (lambda: DataLoader(Drawn()), "Try: loader.dataset"),
         (lambda: type("Stream", (IterableDataset,), {"__iter__": lambda self: iter(())})(), "an IterableDataset"),
-        (lambda: object(), "the data cannot be used"),
+        (lambda: object(), "the data cannot be <object>: in memory they are"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_said_in_one_line(given: Callable[[], Any], said: str) -> None:
@@ -208,7 +208,7 @@ def test_a_run_on_a_data_set_goes_on_and_notices_other_pictures(tmp_path: Path) 
     assert rk.train(Named(), out=out, resume=True, **SETTINGS).metrics["top1"] == classifier.metrics["top1"]
     with pytest.raises(UsageError, match="the images have changed since the run began"):
         rk.train(Named(9), out=out, resume=True, **SETTINGS)
-    with pytest.raises(UsageError, match="the data set of the run is not there"):
+    with pytest.raises(UsageError, match="the images of the run are not there"):
         rk.train(out=out, resume=True, quiet=True)
 
 
@@ -220,7 +220,7 @@ def test_the_doctor_looks_through_data_sets(photos: Path) -> None:
     }
     assert check(Broken()).counts["unreadable"] == 2
     assert check(ImageFolder(photos / "train")).images == check(photos / "train").images
-    with pytest.raises(UsageError, match="the images cannot be checked"):
+    with pytest.raises(UsageError, match="check\\(folder=3\\) cannot be"):
         check(3)
 
 

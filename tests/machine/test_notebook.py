@@ -2,6 +2,7 @@
 documentation has it: a bundle for each output, and a handle that replaces the output that it was given for."""
 
 import builtins
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -51,9 +52,9 @@ def test_a_run_is_one_output_with_one_bar_and_one_epoch(outputs: list[Handle], t
     bars = [state["text/html"].count("<progress") for state in output.states]
     assert max(bars) == 1
     assert bars[-1] == 0
-    epochs = [state["text/plain"].count("\nepoch ") for state in output.states]
+    epochs = [len(re.findall(r"^ +\d+/3 ", state["text/plain"], re.M)) for state in output.states]
     assert set(epochs) == {0, 1}
-    assert "test: top-1" in output.states[-1]["text/plain"]
+    assert "test top-1" in output.states[-1]["text/plain"]
     assert capfd.readouterr().err == ""
 
 

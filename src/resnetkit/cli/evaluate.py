@@ -57,7 +57,7 @@ def evaluate_command(
     crops
         10 averages over corners, centre and their mirror images, as the paper's tables do.
     batch_size
-        Images at a time. It changes the speed only.
+        Images at a time; for speed only.
     include_seen
         Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
     """

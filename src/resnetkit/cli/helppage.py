@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnetkit.cli.options import NETWORK_KEYS, RECIPE_KEYS, SELDOM
+from resnetkit.cli.options import LABELS, NETWORK_KEYS, RECIPE_KEYS, SELDOM
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -90,7 +90,7 @@ class Page:
 def _is_main(entry: "HelpEntry", title: str) -> bool:
     if title in KEYS:
         return bool(MAIN.intersection(entry.positive_names))
-    return title != SELDOM.name
+    return title not in (SELDOM.name, LABELS.name)
 
 
 def _columns(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:

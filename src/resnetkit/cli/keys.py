@@ -20,10 +20,10 @@ class NetworkFlags(ModelRecipe):
 
 
 def lists() -> frozenset[str]:
-    """The flags that take a list."""
+    """The flags that take a list of numbers or names."""
     found = {"--allow-change"}
     for name, section in Recipe.model_fields.items():
         for key, field in getattr(section.annotation, "model_fields", {}).items():
-            if "tuple" in str(field.annotation):
+            if "tuple" in str(field.annotation) and "dict" not in str(field.annotation):  # which is written as JSON
                 found.add(f"--{name}.{key.replace('_', '-')}")
     return frozenset(found)

@@ -20,7 +20,10 @@ LABELS = Group("Where no folder says the class", sort_key=7)
 RECIPE_KEYS = Group("Recipe keys", sort_key=9)
 NETWORK_KEYS = Group("Keys of the network", sort_key=9)
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto takes bf16 where it is native.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "tf32", "bf16", "fp16"],
+    Parameter(help="auto chooses by the hardware."),
+]
 DataRoot = Annotated[Path | None, Parameter(group=SELDOM, help="Where named sets lie; nothing is downloaded there.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")]
 Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]

@@ -63,7 +63,7 @@ def train_command(
     recipe: str | None = None,
     model: str | None = None,
     weights: str | None = None,
-    which: Literal["raw", "ema"] | None = None,
+    which: Annotated[Literal["raw", "ema"] | None, Parameter(group=SELDOM)] = None,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     allow_change: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True, group=SELDOM)] = None,

@@ -23,7 +23,7 @@ NAME = "arrays"
 """What a recipe calls them: they have no name of their own."""
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """What splits may be called."""
-TAKES = "(images, labels), ((images, labels), (images, labels)) of train and validation, or a dict of train, val, test"
+TAKES = "(images, labels), two such pairs for train and validation, a torch data set, or a dict of train, val, test"
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ class Recipe(_Section):
     seed: int = Field(0, ge=0, le=2**63 - 1, description="From which every random number is drawn.")
     device: Free[str] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: WithLeave[Literal["auto", "fp32", "tf32", "bf16", "fp16"]] = Field(
-        "auto", description="auto takes bf16 where it is native, fp16 on older GPUs with tensor cores, else fp32."
+        "auto", description="auto chooses by the hardware."
     )
     freeze: str | None = Field(None, description="Keep the stem and the stages up to this one: layer3, layer1..layer3.")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class weighs the same.")

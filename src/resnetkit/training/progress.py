@@ -49,8 +49,10 @@ def announcement(setup: Setup, length: str) -> list[str]:
 
 
 def doubts(setup: Setup) -> list[str]:
-    """What in a recipe does not go with the names of the classes, or with a loss that is not its own."""
+    """What in a recipe does not go with the classes' names, with a loss that is not its own, or with the machine."""
     own = loss_notes(setup.recipe) if setup.hooks.loss is not None else []
+    if setup.compute.precision == "fp16" and setup.compute.device.type == "cpu":
+        own.append("processors compute slowly in fp16: --precision auto")
     pairs = mirrored(setup.data.classes) if setup.recipe.augment.flip else []
     if not pairs:
         return own

@@ -42,7 +42,7 @@ from resnetkit.training.step import Stepper, draws
 from resnetkit.transfer.probe import Probe, probe, recognised, score_probe
 
 
-@checked()
+@checked("loss", "optimizer")
 def train(
     data: Any = None,
     /,

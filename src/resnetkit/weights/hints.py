@@ -21,9 +21,9 @@ class Hints:
     size: int | None = None
     """Side in pixels of what the network sees."""
     classes: tuple[str, ...] | None = None
-    """What the classes are called, in the order of the head; as a flag, a text file with one name a line."""
+    """What the classes are called, in the order of the head; as a flag, a file of names, one a line."""
     which: Literal["raw", "ema"] | None = None
-    """Of a file that holds a network and its average, which one. The average where nothing is said."""
+    """Of a file with a network and its average, which one; the average where nothing is said."""
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
