@@ -25,7 +25,9 @@ def said(command: str, folder: Path) -> str:
 
 def alike(text: str) -> list[str]:
     """Its words: numbers, and how the columns of a table are set for them, depend on the processor."""
-    lines = [line.removesuffix(" best") for line in text.splitlines() if line.strip() and not DEPENDS.match(line)]
+    lines = [
+        re.sub(r"(\d) best ", r"\1 ", line) for line in text.splitlines() if line.strip() and not DEPENDS.match(line)
+    ]
     plain = re.sub(r"\b(fp32|bf16|fp16)\b", "PRECISION", "\n".join(lines))
     return re.sub(r"\d[\d,.:/]*", "N", plain).replace("─", "").split()
 
