@@ -24,23 +24,23 @@ from resnetkit.errors import DataError, UsageError
 from resnetkit.machine.console import Reporter
 from resnetkit.recipes.schema import DataRecipe
 
-Held = Arrays | DataSets
+InPython = Arrays | DataSets
 """Images that Python holds."""
 
 
-def source_of(data: Any, **how: Any) -> str | Path | Held | None:
+def source_of(data: Any, **how: Any) -> str | Path | InPython | None:
     """What was given as data: a name or a path as it is, else what Python holds; arrays as `read_arrays` has them.
 
     `how` is for that. Raises `UsageError` (exit code 2) for anything else.
     """
-    if data is None or isinstance(data, str | Path | Held):
+    if data is None or isinstance(data, str | Path | InPython):
         return data
     found = read_datasets(data)
     return read_arrays(data, **how) if found is None else found
 
 
 def load_data(
-    name: str | Held,
+    name: str | InPython,
     settings: DataRecipe | None = None,
     *,
     data_root: str | Path | None = None,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from resnetkit.arguments import checked, refusal
 from resnetkit.classifier import Classifier
-from resnetkit.data.arrays import TAKES, Arrays
+from resnetkit.data.arrays import TAKES
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.classnames import (
     describe_forms,
@@ -23,9 +23,8 @@ from resnetkit.data.classnames import (
     told_apart,
 )
 from resnetkit.data.dataset import Data
-from resnetkit.data.items import DataSets
 from resnetkit.data.labelling import Labelling
-from resnetkit.data.load import beside_named, load_data, source_of
+from resnetkit.data.load import InPython, beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import CheckpointError, DataError, UsageError
@@ -148,7 +147,7 @@ def evaluate(
             remedy="weights whose preprocessing crops, or one crop",
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
-    given = source if isinstance(source, Arrays | DataSets) else name
+    given = source if isinstance(source, InPython) else name
     settings = _settings(classifier, name, labelling)
     loaded = load_data(given, settings, data_root=data_root, whole=folder, channels=look.channels, reporter=reporter)
     for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier, load_classifier
-from resnetkit.data.arrays import Arrays
-from resnetkit.data.items import DataSets
-from resnetkit.data.load import load_data, source_of
+from resnetkit.data.dataset import Data
+from resnetkit.data.load import InPython, load_data, source_of
 from resnetkit.data.splits import Split, class_weights
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import describe_machine
+from resnetkit.machine.ranks import Ranks
 from resnetkit.machine.signals import Stopped, Stopping
 from resnetkit.machine.spawning import leave_if_imported
 from resnetkit.networks.resnet import ResNet
 from resnetkit.recipes.schema import Recipe
 from resnetkit.reporting.loggers import open_loggers, require_loggers
 from resnetkit.runs.choice import choose_recipe, leaves_choice
-from resnetkit.runs.folder import flat, open_run
+from resnetkit.runs.folder import Run, flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.arguments import recipe_changes, recipe_of
 from resnetkit.training.backbones import choose_backbone
@@ -101,11 +101,8 @@ def train(
         loggers = open_loggers(log, reporter.line, on=peers.first)
         try:
             if not peers.alone:
-                request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | flat(changes)
-                request |= hooks.names()
-                if recipe is not None:
-                    request |= flat(choose_recipe(source, recipe, changes, None, own).model_dump(mode="json"))
-                peers.agree({f"the recipe's {name}": value for name, value in request.items()})
+                request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | hooks.names()
+                _agree(peers, request | flat(changes), source, recipe, changes, own)
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
                 lambda: open_run(
@@ -117,17 +114,14 @@ def train(
             folder = run.folder
             for note in run.notes:
                 reporter.line(note)
-            name = source if isinstance(source, Arrays | DataSets) else run.recipe.data.name
+            name = source if isinstance(source, InPython) else run.recipe.data.name
             images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
-            tried: tuple[dict[str, Any], ...] = ()
-            if leaves_choice(run.recipe.model.name):
-                given = changes.get("data") or {}
-                run, tried = peers.from_first(partial(choose_backbone, run, images, given, reporter))
+            run, tried = _with_backbone(run, images, changes, peers, reporter)
             setup = replace(prepare(run, images, peers, reporter, hooks, loggers), backbones=tried)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
             folder = setup.run.folder
             with setup.compute.tuned():
-                if run.recipe.transfer.mode == "head":
+                if setup.recipe.transfer.mode == "head":
                     return _train_head(setup)
                 return _train_layers(setup, stopping, accept_data_change=accept_data_change)
         except Stopped as stop:
@@ -137,6 +131,29 @@ def train(
         finally:
             for logger in loggers:
                 logger.close()
+
+
+def _agree(
+    peers: Ranks,
+    request: dict[str, Any],
+    source: Any,
+    recipe: str | Path | Recipe | None,
+    changes: dict[str, Any],
+    own: str | None,
+) -> None:
+    """Raises `UsageError` (exit code 2) where other ranks were asked for something else."""
+    if recipe is not None:
+        request |= flat(choose_recipe(source, recipe, changes, None, own).model_dump(mode="json"))
+    peers.agree({f"the recipe's {name}": value for name, value in request.items()})
+
+
+def _with_backbone(
+    run: Run, images: Data, changes: dict[str, Any], peers: Ranks, reporter: Reporter
+) -> tuple[Run, tuple[dict[str, Any], ...]]:
+    """The run with the backbone that is the best for its images, where that is left to us; and all that were tried."""
+    if not leaves_choice(run.recipe.model.name):
+        return run, ()
+    return peers.from_first(partial(choose_backbone, run, images, changes.get("data") or {}, reporter))
 
 
 def _train_head(setup: Setup) -> Classifier:
