@@ -99,3 +99,9 @@ def test_the_network_of_summary_has_its_keys_behind_help_all(cli) -> None:
     fields = {f"--model.{field.replace('_', '-')}" for field in Recipe.model_fields["model"].annotation.model_fields}
     assert fields - {"--model.weights"} <= whole.keys()
     assert "--model.weights" not in whole
+
+
+def test_all_keys_are_shown_where_the_network_is_left_to_us(cli) -> None:
+    shown = cli("train", "--help-all", "--model", "auto")
+    assert shown.code == 0
+    assert "--model.name" in shown.out

@@ -269,3 +269,20 @@ def test_what_shards_hold_beside_is_said_and_counted(colours, tmp_path: Path, cl
     assert done.code == 0, done.err
     assert json.loads(done.out)["left_out"] == {"that have no label of their own": 1}
     assert "1 pictures in the shards have no label of their own and are left out" in done.err
+
+
+@pytest.mark.parametrize("size", [(16, 16), (300, 280)], ids=["kept in memory", "read from files"])
+def test_a_classifier_of_grey_images_scores_colour_pictures_as_it_predicts_them(
+    size: tuple[int, int], digits_run: Path, tmp_path: Path
+) -> None:
+    for number in range(6):
+        file = tmp_path / "pictures" / str(number % 2) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw("red", number, size).save(file)
+    classifier = rk.load(digits_run)
+    found = rk.evaluate(classifier, tmp_path / "pictures")
+    files = sorted((tmp_path / "pictures").rglob("*.png"))
+    right = sum(
+        answer.label == file.parent.name for answer, file in zip(rk.predict(classifier, files), files, strict=True)
+    )
+    assert (found["count"], found["top1"]) == (6, pytest.approx(100 * right / 6, abs=1e-3))

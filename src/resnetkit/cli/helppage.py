@@ -126,6 +126,7 @@ def _values(app: "App", words: Sequence[str]) -> dict[str, str]:
         return {}
     from resnetkit.cli.train import recipe_of
     from resnetkit.networks.arch import get_arch
+    from resnetkit.runs.choice import leaves_choice
 
     _, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     recipe = recipe_of(
@@ -133,8 +134,10 @@ def _values(app: "App", words: Sequence[str]) -> dict[str, str]:
     )
     settings = recipe.model_dump()
     own = {key: value for key, value in settings["model"].items() if value is not None}
-    arch = get_arch(recipe.model.name, **{key: own[key] for key in own.keys() - {"name", "weights"}})
-    settings["model"] = vars(arch) | own
+    if not leaves_choice(recipe.model.name):
+        arch = get_arch(recipe.model.name, **{key: own[key] for key in own.keys() - {"name", "weights"}})
+        own = vars(arch) | own
+    settings["model"] = own
     rows = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     for section in settings.keys() - rows.keys():
         rows |= {f"{section}.{name}": value for name, value in settings[section].items()}

@@ -50,16 +50,18 @@ def labelling(settings: DataRecipe) -> Labelling:
     return Labelling(**{each.name: getattr(settings, each.name) for each in fields(Labelling)})
 
 
-def load_folder(source: Path, settings: DataRecipe, *, whole: bool) -> Data:
+def load_folder(source: Path, settings: DataRecipe, *, whole: bool, channels: int = 3) -> Data:
     """A folder of images with one folder a class, a table, or an archive; `whole` takes it as one test split.
+
+    `channels` are those of the images that are kept in memory, 1 or 3.
 
     Raises `DataError` (exit code 3), and the errors of `find_layout`.
     """
     layout = find_layout(source, labelling(settings), named_splits(settings))
-    return load_layout(source, layout, settings, whole=whole)
+    return load_layout(source, layout, settings, whole=whole, channels=channels)
 
 
-def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bool) -> Data:
+def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bool, channels: int = 3) -> Data:
     """The images of a layout, as a set that is called `source`. Raises `DataError` (exit code 3)."""
     listing, root = listing_of(layout, source), layout.root
     if not whole:
@@ -94,7 +96,7 @@ def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bo
         refuse_missing(str(source), listing.classes, counts)
     if not whole:
         notes += _doubts(source, layout, listing.classes, splits, entries)
-    held, damaged = _into_memory(splits, entries)
+    held, damaged = _into_memory(splits, entries, channels)
     unreadable |= damaged
     refuse_unreadable(source, held, unreadable, len(entries), share)
     return Data(
@@ -103,6 +105,7 @@ def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bo
         held.get("train"),
         held.get("validation"),
         held.get("test"),
+        channels=channels,
         notes=notes,
         unreadable=unreadable,
         left_out=left_out,
@@ -141,24 +144,26 @@ def _doubts(
             yield f"{count:,} images {what}, such as {names}: {check_command(source)}"
 
 
-def _into_memory(splits: dict[str, Files], entries: dict[Path, Entry]) -> tuple[Mapping[str, Split], dict[str, str]]:
+def _into_memory(
+    splits: dict[str, Files], entries: dict[Path, Entry], channels: int
+) -> tuple[Mapping[str, Split], dict[str, str]]:
     """Decode a set of small images of one size once and for all, or leave it on disk; and what could not be decoded."""
     sizes = {(entry.width, entry.height) for entry in entries.values() if not entry.why}
     if len(sizes) != 1 or max(next(iter(sizes))) > IN_MEMORY_SIDE:
         return splits, {}
     width, height = sizes.pop()
-    if len(entries) * 3 * width * height > IN_MEMORY_BYTES:
+    if len(entries) * channels * width * height > IN_MEMORY_BYTES:
         return splits, {}
     loaded: dict[str, Split] = {}
     damaged: dict[str, str] = {}
     for name, split in splits.items():
-        pixels = torch.empty(len(split), 3, height, width, dtype=torch.uint8)
+        pixels = torch.empty(len(split), channels, height, width, dtype=torch.uint8)
         good = []
 
         def decode(position: int, split: Files = split, pixels: Tensor = pixels) -> bool | str:
             """Whether the image is of the size that its header says, or why it cannot be read."""
             try:
-                image = to_tensor(split.image(position, 3))
+                image = to_tensor(split.image(position, channels))
             except DataError as error:
                 return error.reason
             if image.shape != pixels.shape[1:]:

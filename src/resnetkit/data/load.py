@@ -52,9 +52,9 @@ def load_data(
 
     Data sets of Python are read through once.
     A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it. `channels` are those that are wanted of data sets
-    of Python: None takes their own. `reporter` shows how far the indexing of shards
-    is; without one nothing is shown.
+    folder of class folders as one test split instead of splitting it. `channels` are those that are wanted, 1 or 3;
+    None takes what data sets of Python have, and of files three. `reporter` shows how far the indexing of shards is;
+    without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
     settings = settings or DataRecipe(name=str(name))
@@ -76,7 +76,7 @@ def load_data(
     elif not Path(name).exists() and Path(name).name == name and not _is_file_name(Path(name)):
         raise UsageError.unknown("data set", name, NAMED_SETS, remedy="a name, or the path of a folder")
     else:
-        data = load_folder(Path(name), settings, whole=whole)
+        data = load_folder(Path(name), settings, whole=whole, channels=channels or 3)
     if settings.limit is not None and data.train is not None and settings.limit < len(data.train):
         train = data.train.limited(settings.limit)
         data = replace(data, train=train)

@@ -126,7 +126,7 @@ def load_datasets(
     """
     layout = given.layout()
     if layout is not None:
-        return load_layout(Path(NAME), layout, settings, whole=whole)
+        return load_layout(Path(NAME), layout, settings, whole=whole, channels=channels or 3)
     reader = _Reader(given, reporter or Reporter(quiet=True))
     splits = {split: reader.read(split) for split in given.given}
     classes = given.in_order(set(reader.classes))
