@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from resnetkit.machine.ranks import Ranks, current
@@ -23,3 +28,29 @@ def test_the_place_is_what_torchrun_says(
     assert place() == expected
     assert current() == Ranks(expected.rank, expected.size, expected.local)
     assert (place().first, place().alone) == (expected.rank == 0, expected.size == 1)
+
+
+def test_the_end_of_the_agent_before_the_kernel_was_asked_is_noticed(tmp_path: Path) -> None:
+    """The agent starts a rank, ends once it is there, and the rank looks only then."""
+    rank = f"""
+import os, time
+from pathlib import Path
+from resnetkit.machine.torchrun import agent_gone
+agent, said = os.getppid(), [agent_gone()]
+Path({str(tmp_path / "there")!r}).touch()
+while os.getppid() == agent:
+    time.sleep(0.01)
+Path({str(tmp_path / "said.tmp")!r}).write_text(repr([*said, agent_gone()]))
+os.replace({str(tmp_path / "said.tmp")!r}, {str(tmp_path / "said")!r})
+"""
+    agent = f"""
+import subprocess, sys, time
+from pathlib import Path
+subprocess.Popen([sys.executable, "-c", {rank!r}])
+while not Path({str(tmp_path / "there")!r}).exists():
+    time.sleep(0.01)
+"""
+    subprocess.run([sys.executable, "-c", agent], check=True)
+    while not (tmp_path / "said").exists():
+        time.sleep(0.01)
+    assert (tmp_path / "said").read_text() == "[False, True]"
