@@ -55,6 +55,7 @@ def test_a_folder_that_knows_its_network_brings_it_along(digits_run: Path, tmp_p
         done = cli("train", "digits", "--weights", place, *flags)
         assert done.code == 0, done.err
         assert f"{place}: its network is taken, resnet20 with depths 1,1, widths 8,16, strides 1,2" in done.err
+        assert done.err.count("its network is taken") == 1
         assert rk.load(run).network.arch == first.network.arch
         torch.testing.assert_close(rk.load(run).network.fc.weight, first.network.fc.weight)
         done = cli("train", "--resume", "--out", run)

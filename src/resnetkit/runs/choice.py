@@ -1,6 +1,6 @@
 """Which recipe a run gets."""
 
-import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from resnetkit.weights.table import WEIGHTS, network_of, weights_of
 AUTO = "auto"
 """The name of a network that stands for all backbones at hand."""
 
-logger = logging.getLogger("resnetkit")
-
 
 def choose_recipe(
     data: Any,
@@ -25,12 +23,13 @@ def choose_recipe(
     changes: dict[str, Any],
     old: Path | None,
     own: str | None = None,
+    say: Callable[..., None] = lambda *_: None,
 ) -> Recipe:
     """The recipe of a run: the one asked for, else that of the run to go on with, else the one that fits the data.
 
     `data` is what `source_of` gives. Weights that know their network bring it along, unless another one is asked for:
     by a flag, or in a file. `own` is the name of a network that is the user's own: no recipe says what it is, and there
-    are no weights for it.
+    are no weights for it. `say` takes what is to be told of the choice, as a logger does.
     """
     if own is not None:
         section = ModelRecipe(name=own, weights="none")
@@ -59,10 +58,10 @@ def choose_recipe(
             # A folder is fine-tuned from the weights that are published for the network, where there are any.
             model["weights"] = published_for(model["name"], own=False) or "none"
         chosen = default_recipe(named, weights=model.get("weights"))
-    return load_recipe(chosen, {**changes, "model": _with_network(model, chosen)})
+    return load_recipe(chosen, {**changes, "model": _with_network(model, chosen, say)})
 
 
-def _with_network(model: dict[str, Any], chosen: str | Path | Recipe) -> dict[str, Any]:
+def _with_network(model: dict[str, Any], chosen: str | Path | Recipe, say: Callable[..., None]) -> dict[str, Any]:
     """A section `model` with the network of its weights, where they know it and none but theirs is asked for."""
     network = network_of(model.get("weights"))
     if network is None or model.get("name", network[0]) != network[0]:
@@ -74,7 +73,7 @@ def _with_network(model: dict[str, Any], chosen: str | Path | Recipe) -> dict[st
     theirs = {key: value for key, value in asdict(arch).items() if key not in (*OUTSIDE, *BEGINNINGS)}
     changed = changed_fields(arch, VARIANTS[name])
     if changed and not changed.keys() & own.keys():
-        logger.info("%s: its network is taken, %s", model["weights"], worded(name, changed))
+        say("%s: its network is taken, %s", model["weights"], worded(name, changed))
     said = load_recipe(chosen).model.model_dump(exclude_none=True)
     taken = {key: value for key, value in theirs.items() if key not in own and (key in changed or key in said)}
     return {"name": name} | taken | model

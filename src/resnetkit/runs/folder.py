@@ -9,6 +9,7 @@ runs/NAME/
 """
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
@@ -36,6 +37,8 @@ from resnetkit.runs.journal import Journal
 
 ON_RESUME = keys_on_resume()
 WITH_LEAVE = tuple(name for name, may in ON_RESUME.items() if may is OnResume.WITH_LEAVE)
+
+logger = logging.getLogger("resnetkit")
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def open_run(
     old_recipe = folder / "recipe.toml" if folder is not None and (folder / "recipe.toml").is_file() else None
     if folder is not None and not (resume and old_recipe):
         _refuse_occupied(folder, is_run=old_recipe is not None)
-    settings = choose_recipe(data, recipe, changes, old_recipe, network)
+    settings = choose_recipe(data, recipe, changes, old_recipe, network, logger.info)
     if folder is None:
         folder = Path("runs") / f"{Path(settings.data.name).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
