@@ -1,6 +1,5 @@
 """Labelled images that Python holds: arrays, tensors or lists of pictures, with a label for each."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from resnetkit.arguments import shortened
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.holdout import complete
 from resnetkit.data.items import SMALL
-from resnetkit.data.splits import Images
+from resnetkit.data.splits import Images, mark_of
 from resnetkit.errors import UsageError
 from resnetkit.images.memory import array_of, batch_of, is_array, is_picture, picture
 from resnetkit.images.preprocess import to_tensor
@@ -87,14 +86,9 @@ def read_arrays(given: Any, *, channels: int | None = None, known: Sequence[str]
                 f"{_named(split, 'images')} are {len(images):,} and {_named(split, 'labels')} {len(names):,}",
                 remedy="a label for each image",
             )
-        marks = np.array([_mark(image) for image in images], dtype=np.int64)
+        marks = np.array([mark_of(image) for image in images], dtype=np.int64)
         splits[split] = Images(images, torch.tensor([number[name] for name in names], dtype=torch.int64), marks=marks)
     return Arrays(splits, classes, most)
-
-
-def _mark(image: torch.Tensor) -> int:
-    """A 63-bit number that the pixels of an image decide."""
-    return int.from_bytes(hashlib.blake2b(image.numpy().tobytes(), digest_size=8).digest(), "little") >> 1
 
 
 def _named(split: str, what: str) -> str:

@@ -4,6 +4,7 @@ Whoever is handed a `Split` asks what it can, not which kind it is. `Images` are
 decoded when needed, and so are `Shards` (`data.shards.read`).
 """
 
+import hashlib
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -153,7 +154,7 @@ class Images:
 
     def limited(self, count: int) -> "Images":
         """About `count` images, the same share of every class; all where there are no more."""
-        return _limited(self, count)
+        return self if count >= len(self) else self.take(_some_of(self.labels, count))
 
     def describe(self) -> str:
         """A count, with the size in pixels."""
@@ -172,28 +173,59 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Files:
-    """A split on disk."""
+class Listed:
+    """A split whose pictures have names and are had when they are asked for."""
 
     paths: tuple[Path, ...]
     labels: Tensor
     """int64, (N,)."""
     marks: np.ndarray
-    """int64, (N,): size and both ends of each file, as the scan saw them, so that another in its place is noticed."""
+    """int64, (N,): a number for each that its content decides."""
 
     pixels = bounds = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, positions: np.ndarray) -> "Files":
-        """The files at `positions`, in that order."""
+    def take(self, positions: np.ndarray) -> Self:
+        """The pictures at `positions`, in that order."""
         paths = tuple(self.paths[i] for i in positions)
-        return Files(paths, self.labels[torch.from_numpy(positions)], self.marks[positions])
+        return replace(self, paths=paths, labels=self.labels[torch.from_numpy(positions)], marks=self.marks[positions])
 
     def name(self, index: int) -> str:
-        """A file, for people."""
+        """A picture, for people."""
         return str(self.paths[index])
+
+    def labels_at(self, indices: np.ndarray) -> Tensor:
+        """Labels of some pictures, int64, (N,)."""
+        return self.labels[torch.from_numpy(indices)]
+
+    def relabelled(self, numbers: Sequence[int]) -> Self:
+        """The same pictures, with `numbers[label]` for each label."""
+        return replace(self, labels=torch.tensor(numbers, dtype=torch.int64)[self.labels])
+
+    def limited(self, count: int) -> Self:
+        """About `count` pictures, the same share of every class; all where there are no more."""
+        return self if count >= len(self) else self.take(_some_of(self.labels, count))
+
+    def contents(self) -> np.ndarray:
+        """A number for each picture that its content decides."""
+        return self.marks
+
+    def entries(self, split: str, root: Path) -> np.ndarray:
+        """Of each picture its path, and its label and its mark.
+
+        To read a million files again would take longer than to go on.
+        """
+        rows = zip(self.paths, self.labels.tolist(), self.marks.tolist(), strict=True)
+        return _pairs((key(split, below(path, root)), key(label, mark)) for path, label, mark in rows)
+
+
+class Files(Listed):
+    """A split on disk.
+
+    Its marks are size and both ends of each file, as the scan saw them, so that another in its place is noticed.
+    """
 
     def content(self, index: int) -> bytes:
         """The bytes of a file. Raises `DataError` (exit code 3)."""
@@ -213,33 +245,14 @@ class Files:
         """What `use` makes of a decoded picture, in one go. Raises `DataError` (exit code 3)."""
         return with_image(self.paths[index], use, channels, BytesIO(content) if content is not None else None)
 
-    def labels_at(self, indices: np.ndarray) -> Tensor:
-        """Labels of some files, int64, (N,)."""
-        return self.labels[torch.from_numpy(indices)]
-
-    def relabelled(self, numbers: Sequence[int]) -> "Files":
-        """The same files, with `numbers[label]` for each label."""
-        return replace(self, labels=torch.tensor(numbers, dtype=torch.int64)[self.labels])
-
-    def limited(self, count: int) -> "Files":
-        """About `count` files, the same share of every class; all where there are no more."""
-        return _limited(self, count)
-
     def describe(self) -> str:
         """A count."""
         return f"{len(self):,} files"
 
-    def contents(self) -> np.ndarray:
-        """Size and both ends of each file."""
-        return self.marks
 
-    def entries(self, split: str, root: Path) -> np.ndarray:
-        """Of each file its path, and its size, label and both ends, as the scan has seen them.
-
-        To read a million files again would take longer than to go on.
-        """
-        files = zip(self.paths, self.labels.tolist(), self.marks.tolist(), strict=True)
-        return _pairs((key(split, below(path, root)), key(label, mark)) for path, label, mark in files)
+def mark_of(pixels: Tensor) -> int:
+    """A number of 63 bits that the pixels of a picture, uint8 (C, H, W), decide."""
+    return int.from_bytes(hashlib.blake2b(pixels.numpy().tobytes(), digest_size=8).digest(), "little") >> 1
 
 
 Held = TypeVar("Held", Images, Files)
@@ -276,11 +289,9 @@ def hold_out(train: Held, share: float) -> tuple[Held, Held]:
     return train.take(keep), train.take(out)
 
 
-def _limited(train: Held, count: int) -> Held:
-    if count >= len(train):
-        return train
-    positions, _ = stratified_split(train.labels, 1 - count / len(train))
-    return train.take(positions)
+def _some_of(labels: Tensor, count: int) -> np.ndarray:
+    """About `count` positions, the same share of every class."""
+    return stratified_split(labels, 1 - count / len(labels))[0]
 
 
 def listed_files(listing: Listing, entries: Mapping[Path, Entry]) -> dict[str, Files]:

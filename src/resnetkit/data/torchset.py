@@ -1,59 +1,39 @@
 """Data sets of Python as a set of images: read through once, then held in memory or asked for each picture."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import IN_MEMORY_BYTES, IN_MEMORY_SIDE, load_layout
 from resnetkit.data.holdout import complete
 from resnetkit.data.items import NAME, DataSets, pair_of, picture_of
-from resnetkit.data.splits import Files, Images, Split, below, stratified_split
+from resnetkit.data.splits import Files, Images, Listed, Split, mark_of
 from resnetkit.data.unreadable import refuse_unreadable
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.preprocess import to_tensor
 from resnetkit.machine.console import Reporter
-from resnetkit.randomness import key
 from resnetkit.recipes.schema import DataRecipe
 
 Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
-class Items:
-    """A split whose pictures a data set gives when they are asked for."""
+class Items(Listed):
+    """A split whose pictures a data set gives when they are asked for; what decides their marks is their pixels."""
 
     dataset: Any
     places: np.ndarray
     """int64, (N,): the numbers of its items."""
-    paths: tuple[Path, ...]
-    """Their names."""
-    labels: Tensor
-    """int64, (N,)."""
-    marks: np.ndarray
-    """int64, (N,): a number for each that its pixels decide."""
 
-    pixels = bounds = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, positions: np.ndarray) -> "Items":
+    def take(self, positions: np.ndarray) -> Self:
         """The items at `positions`, in that order."""
-        names = tuple(self.paths[i] for i in positions)
-        chosen = self.labels[torch.from_numpy(positions)]
-        return Items(self.dataset, self.places[positions], names, chosen, self.marks[positions])
-
-    def name(self, index: int) -> str:
-        """Its number, for people."""
-        return str(self.paths[index])
+        return replace(super().take(positions), places=self.places[positions])
 
     def content(self, index: int) -> bytes:
         """The pixels of a picture, behind its size. Raises `DataError` (exit code 3)."""
@@ -71,33 +51,9 @@ class Items:
         """What `use` makes of a picture. Raises `DataError` (exit code 3)."""
         return use(self.image(index, channels, content))
 
-    def labels_at(self, indices: np.ndarray) -> Tensor:
-        """Labels of some items, int64, (N,)."""
-        return self.labels[torch.from_numpy(indices)]
-
-    def relabelled(self, numbers: Sequence[int]) -> "Items":
-        """The same items, with `numbers[label]` for each label."""
-        return replace(self, labels=torch.tensor(numbers, dtype=torch.int64)[self.labels])
-
-    def limited(self, count: int) -> "Items":
-        """About `count` items, the same share of every class; all where there are no more."""
-        if count >= len(self):
-            return self
-        return self.take(stratified_split(self.labels, 1 - count / len(self))[0])
-
     def describe(self) -> str:
         """A count."""
         return f"{len(self):,} items"
-
-    def contents(self) -> np.ndarray:
-        """A number for each picture that its pixels decide."""
-        return self.marks
-
-    def entries(self, split: str, root: Path) -> np.ndarray:
-        """Of each item its number, and its label and its pixels."""
-        rows = zip(self.paths, self.labels.tolist(), self.marks.tolist(), strict=True)
-        pairs = [(key(split, below(path, root)), key(label, mark)) for path, label, mark in rows]
-        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
     def picture(self, index: int) -> Image.Image:
         """A picture of as many channels as it has. Raises `DataError` (exit code 3)."""
@@ -177,13 +133,12 @@ class _Reader:
                 places.append(place)
                 names.append(Path(name))
                 labels.append(numbers.setdefault(label, len(numbers)))
-                marks.append(_mark(picture))
+                marks.append(mark_of(to_tensor(picture)))
                 self._keep(name, picture)
                 progress(place + 1)
         self.classes = list(numbers)
-        items = Items(
-            dataset, np.array(places, dtype=np.int64), tuple(names), torch.tensor(labels), np.array(marks, np.int64)
-        )
+        listed = tuple(names), torch.tensor(labels), np.array(marks, np.int64)
+        items = Items(*listed, dataset, np.array(places, dtype=np.int64))
         _refuse_random(items)
         return items
 
@@ -208,16 +163,10 @@ class _Reader:
         return Images(torch.stack(pixels), items.labels, cast("Files", items))
 
 
-def _mark(picture: Image.Image) -> int:
-    """A number of 63 bits that the pixels of a picture decide."""
-    pixels = to_tensor(picture).numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(pixels, digest_size=8).digest(), "little") >> 1
-
-
 def _refuse_random(items: Items) -> None:
     """Raise `UsageError` (exit code 2) for a data set that gives another picture each time."""
     for index in sorted({0, len(items) // 2, len(items) - 1} if len(items) else ()):
-        if _mark(items.picture(index)) != items.marks[index]:
+        if mark_of(to_tensor(items.picture(index))) != items.marks[index]:
             raise UsageError(
                 f"{items.name(index)} is another picture each time",
                 why="what is drawn in a data set cannot be drawn again when a run goes on",
