@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resnetkit.networks.blocks import Bottleneck as Bottleneck
     from resnetkit.networks.resnet import ResNet as ResNet
     from resnetkit.networks.summary import summarise as summarise
-    from resnetkit.prediction import predict as predict
+    from resnetkit.prediction.predict import predict as predict
     from resnetkit.recipes.load import load_recipe as load_recipe
     from resnetkit.recipes.schema import Recipe as Recipe
     from resnetkit.runs.verification import verify_resume as verify_resume
@@ -47,7 +47,7 @@ _HOME = {
     "load": "weights.load",
     "load_recipe": "recipes.load",
     "manifest": "doctor.check",
-    "predict": "prediction",
+    "predict": "prediction.predict",
     "push": "weights.hub",
     "run_study": "studies.laboratory",
     "shard": "data.shards.write",

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnetkit.arguments import checked, refusal
 from resnetkit.errors import CheckpointError, UsageError
@@ -34,6 +35,8 @@ FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 NAMED = 10
 """Classes that are named before the others are left out."""
+CHUNK_VALUES = 1 << 21
+"""Numbers of the images that are computed together: 8 MB, and some hundreds in a network's widest layer."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
 
@@ -69,6 +72,8 @@ class Classifier:
     """Where it was saved or loaded."""
     named: bool = True
     """False where nobody has said what the classes are called, and they are numbered."""
+    temperature: float = 1.0
+    """What logits are divided by, so that probabilities are as often right as they say (Guo et al. 2017)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
@@ -161,9 +166,35 @@ class Classifier:
             )
         return logits
 
+    @property
+    def chunk(self) -> int:
+        """Images that are computed together where the answer to one must not depend on its neighbours.
+
+        A function of the size that the network sees alone, so that it is the same for every batch size and every rank.
+        """
+        look = self.preprocess
+        fit = CHUNK_VALUES // (look.channels * look.size**2)
+        return 1 << max(4, min(8, fit.bit_length() - 1))
+
+    def invariant_logits(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) to logits (N, classes) that do not depend on N: batch-invariant.
+
+        Kernels are chosen by the shape of a batch, and differ in the last bits. Here every batch has `chunk` images,
+        the last one filled up with zeros; in one shape the place of an image makes no difference.
+        """
+        parts = []
+        for part in images.split(self.chunk):
+            filled = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self.chunk - len(part)))
+            parts.append(self.logits(filled)[: len(part)])
+        return torch.cat(parts) if parts else self.logits(images)
+
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels as `preprocess` gives them, (N, C, size, size), to probabilities (N, classes)."""
-        return self.logits(self.preprocess.normalise(self.compute.tensor(pixels))).softmax(1)
+        """uint8 pixels as `preprocess` gives them, (N, C, size, size), to calibrated probabilities (N, classes)."""
+        return self.calibrated(self.logits(self.preprocess.normalise(self.compute.tensor(pixels))))
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Logits (N, classes) to probabilities (N, classes), with the temperature that was fitted."""
+        return (logits / self.temperature).softmax(1)
 
     def save(self, folder: str | Path, *, remember: bool = True) -> Path:
         """Write the artefact, and `remember` where.
@@ -238,6 +269,7 @@ class Classifier:
             "preprocess": asdict(self.preprocess),
             "classes": self.classes,
             "named": not self.numbered,
+            "temperature": self.temperature,
             "recipe": self.recipe,
             "metrics": self.metrics,
             "sha256": digest,
@@ -266,6 +298,7 @@ class _Saved(BaseModel):
     preprocess: dict[str, Any]
     classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
     named: bool = True
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     sha256: str
@@ -347,6 +380,7 @@ def load_classifier(
         saved.metrics,
         folder,
         saved.named,
+        saved.temperature,
     )
 
 
@@ -371,5 +405,13 @@ def _with_own_network(
     compute = replace(compute, channels_last=False)
     preprocess = Preprocess(**saved.preprocess)
     return Classifier(
-        cast("ResNet", network), preprocess, saved.classes, name, compute, saved.recipe, saved.metrics, folder
+        cast("ResNet", network),
+        preprocess,
+        saved.classes,
+        name,
+        compute,
+        saved.recipe,
+        saved.metrics,
+        folder,
+        temperature=saved.temperature,
     )

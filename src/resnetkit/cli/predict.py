@@ -48,7 +48,8 @@ def predict_command(
     """
     require(top=top, batch_size=batch_size)
     with importing():
-        from resnetkit.prediction import Prediction, predict_each
+        from resnetkit.prediction.answer import Prediction
+        from resnetkit.prediction.predict import predict_each
         from resnetkit.weights.load import load
 
     classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
