@@ -32,6 +32,7 @@ def evaluate_command(
     crops: Literal[1, 10] = 1,
     batch_size: int = 256,
     include_seen: Annotated[bool, Parameter(negative="")] = False,
+    reject: Annotated[bool, Parameter(negative="")] = False,
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -60,10 +61,13 @@ def evaluate_command(
         Images at a time; for speed only.
     include_seen
         Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
+    reject
+        Say too what comes of refusing pictures that look like nothing that was learnt.
     """
     require(batch_size=batch_size, workers=workers)
     with importing():
         from resnetkit.evaluation.evaluate import evaluate
+        from resnetkit.evaluation.rejection import describe
         from resnetkit.machine.console import Reporter
         from resnetkit.weights.load import load
 
@@ -76,6 +80,7 @@ def evaluate_command(
         workers=workers,
         crops=crops,
         include_seen=include_seen,
+        reject=reject,
         labelling=labelling,
         reporter=Reporter(),
     )
@@ -89,6 +94,8 @@ def evaluate_command(
             f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
             f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
         )
+        if reject:
+            answer(*describe(report["reject"]))
         if report["seen"]:
             answer(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:

@@ -27,6 +27,10 @@ class Answers:
     temperature: float = 1.0
     lost: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, and why."""
+    strangeness: np.ndarray | None = None
+    """float32 (N,), scores of novelty; None where the classifier has none."""
+    features: np.ndarray | None = None
+    """float32 (N, width), what the head was given, where that was asked for and is known."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,11 +58,19 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def answer(
-    classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    classifier: Classifier,
+    split: Split,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    features: bool = False,
 ) -> Answers:
-    """Logits of every image of a split, the same to the bit for every batch size and number of workers."""
+    """Logits of every image of a split, the same to the bit for every batch size and number of workers.
+
+    With `features` those too: they take as many bytes as there are images times what the network is wide.
+    """
     lost: dict[str, str] = {}
-    rows: list[np.ndarray] = []
+    rows: list[tuple[np.ndarray, ...]] = []
     waiting: list[torch.Tensor] = []
     labels: list[np.ndarray] = []
     for batch in evaluation_batches(
@@ -70,19 +82,33 @@ def answer(
         if sum(map(len, waiting)) >= classifier.chunk:
             images = torch.cat(waiting)
             whole = len(images) // classifier.chunk * classifier.chunk
-            rows.append(classifier.invariant_logits(images[:whole]).cpu().numpy())
+            rows.append(_said(classifier, images[:whole], features=features))
             waiting = [images[whole:]]
     if waiting and len(rest := torch.cat(waiting)):
-        rows.append(classifier.invariant_logits(rest).cpu().numpy())
+        rows.append(_said(classifier, rest, features=features))
     files = tuple(_readable(split, lost))
     empty = np.empty((0, len(classifier.classes)), dtype=np.float32)
+    logits, strangeness, seen = (tuple(filter(len, each)) for each in zip(*rows, strict=True)) if rows else ((),) * 3
     return Answers(
         files,
         np.concatenate([*labels, np.empty(0, dtype=np.int64)]),
-        np.concatenate([*rows, empty]),
+        np.concatenate([*logits, empty]),
         classifier.classes,
         classifier.temperature,
         lost,
+        np.concatenate(strangeness) if strangeness else None,
+        np.concatenate(seen) if seen else None,
+    )
+
+
+def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, scores of novelty and features of images; the last two are empty where there are none."""
+    logits, seen = classifier.invariant_outputs(images)
+    strangeness, nothing = classifier.strangeness(logits, seen), np.empty(0, dtype=np.float32)
+    return (
+        logits.cpu().numpy(),
+        nothing if strangeness is None else strangeness.numpy(),
+        seen.cpu().numpy() if features and seen is not None else nothing,
     )
 
 

@@ -28,7 +28,9 @@ from resnetkit.data.load import InPython, beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import CheckpointError, DataError, UsageError
+from resnetkit.evaluation.answers import answer
 from resnetkit.evaluation.metrics import Score, Tally
+from resnetkit.evaluation.rejection import rejection
 from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
@@ -111,6 +113,7 @@ def evaluate(
     workers: int | None = None,
     crops: Literal[1, 10] = 1,
     include_seen: bool = False,
+    reject: bool = False,
     labelling: Labelling | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -122,6 +125,7 @@ def evaluate(
 
     Pictures of a folder that its run has learnt from, or was chosen by, are left out and counted, wherever the folder
     lies by now; `include_seen` scores them too.
+    `reject` adds what comes of refusing the strangest, as `evaluation.rejection` has it, under `reject`.
     `labelling` says how classes are found where no folder says them; of what it was trained on, the run knows it.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
@@ -135,6 +139,8 @@ def evaluate(
     the reason for each file, `left_out` the number of files that were passed over for each reason.
     """
     require(batch_size=batch_size, workers=workers)
+    if reject:
+        classifier.require_unknown()
     look = classifier.preprocess
     source = source_of(data, channels=look.channels, known=classifier.classes)
     if source is None:
@@ -169,6 +175,8 @@ def evaluate(
     found = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
     left_out = {reason: passed.count for reason, passed in loaded.left_out.items()}
     more = {"seen": seen, "unreadable": loaded.unreadable | found.lost, "left_out": left_out}
+    if reject:
+        more["reject"] = rejection(classifier, answer(classifier, split, batch_size=batch_size, workers=workers))
     return {"data": name, "split": split_name} | found.to_dict() | more
 
 
