@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from resnetkit.averaging import averaged_outputs
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.splits import Split
+from resnetkit.data.unreadable import whole_batch_lost
+from resnetkit.images.protocol import ONE_VIEW, ViewProtocol
+from resnetkit.machine.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
+NOTHING = np.empty(0, dtype=np.float32)
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Logits, scores of novelty and features of some images; the last two are empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,31 @@ def answer(
     *,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
+    protocol: ViewProtocol = ONE_VIEW,
+    ranks: Ranks = ALONE,
     features: bool = False,
 ) -> Answers:
-    """Logits of every image of a split, the same to the bit for every batch size and number of workers.
+    """Logits of every image of a split, the same to the bit for every batch size and number of workers and ranks.
 
-    With `features` those too: they take as many bytes as there are images times what the network is wide.
+    Each rank looks at a part, and all of them have the answers to the whole. `protocol` says which views are averaged;
+    the classifier's preprocessing is what it wants already.
+    With `features` those too, of one view: they take as many bytes as there are images times what the network is wide.
+    Raises `DataError` (exit code 3) where no image could be read.
     """
     lost: dict[str, str] = {}
-    rows: list[tuple[np.ndarray, ...]] = []
+    rows: list[_Rows] = []
     waiting: list[torch.Tensor] = []
-    labels: list[np.ndarray] = []
-    for batch in evaluation_batches(
-        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers
-    ):
+    labels: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+    look = classifier.preprocess
+    batches = evaluation_batches(
+        split, look, classifier.compute, batch_size=batch_size, workers=workers, ranks=ranks, protocol=protocol
+    )
+    for batch in batches:
         lost |= batch.lost
         labels.append(batch.labels.cpu().numpy())
+        if batch.views:
+            logits, strangeness = averaged_outputs(classifier, batch.views)
+            rows.append((logits.numpy(), NOTHING if strangeness is None else strangeness.numpy(), NOTHING))
         waiting.append(batch.images)
         if sum(map(len, waiting)) >= classifier.chunk:
             images = torch.cat(waiting)
@@ -86,13 +103,18 @@ def answer(
             waiting = [images[whole:]]
     if waiting and len(rest := torch.cat(waiting)):
         rows.append(_said(classifier, rest, features=features))
-    files = tuple(_readable(split, lost))
-    empty = np.empty((0, len(classifier.classes)), dtype=np.float32)
-    logits, strangeness, seen = (tuple(filter(len, each)) for each in zip(*rows, strict=True)) if rows else ((),) * 3
+    parts = ranks.gather((np.concatenate(labels), rows, lost))
+    lost = {file: why for _, _, theirs in parts for file, why in theirs.items()}
+    if len(split) and len(lost) == len(split):
+        raise whole_batch_lost(lost)
+    columns = zip(*(row for _, theirs, _ in parts for row in theirs), strict=True)
+    logits, strangeness, seen = (
+        (tuple(filter(len, each)) for each in columns) if any(p[1] for p in parts) else ((),) * 3
+    )
     return Answers(
-        files,
-        np.concatenate([*labels, np.empty(0, dtype=np.int64)]),
-        np.concatenate([*logits, empty]),
+        tuple(_readable(split, lost)),
+        np.concatenate([theirs for theirs, _, _ in parts]),
+        np.concatenate([np.empty((0, len(classifier.classes)), dtype=np.float32), *logits]),
         classifier.classes,
         classifier.temperature,
         lost,
@@ -101,14 +123,13 @@ def answer(
     )
 
 
-def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, scores of novelty and features of images; the last two are empty where there are none."""
+def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> _Rows:
     logits, seen = classifier.invariant_outputs(images)
-    strangeness, nothing = classifier.strangeness(logits, seen), np.empty(0, dtype=np.float32)
+    strangeness = classifier.strangeness(logits, seen)
     return (
         logits.cpu().numpy(),
-        nothing if strangeness is None else strangeness.numpy(),
-        seen.cpu().numpy() if features and seen is not None else nothing,
+        NOTHING if strangeness is None else strangeness.numpy(),
+        seen.cpu().numpy() if features and seen is not None else NOTHING,
     )
 
 

@@ -56,7 +56,6 @@ def score(
     *,
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
-    ten_crops: bool = False,
     ranks: Ranks = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> Score:
@@ -64,7 +63,7 @@ def score(
 
     Every image counts once, for any number of ranks: each scores a part, and the sums are added up. `between` is called
     between batches, as often on one rank as on the other; it may raise. Memory that does not suffice for a batch is
-    asked for again in halves. `ten_crops` averages the probabilities of ten crops of each image, as the paper does.
+    asked for again in halves.
     """
     lost: dict[str, str] = {}
     tally = Tally(len(classifier.classes), classifier.compute.device)
@@ -75,15 +74,12 @@ def score(
         batch_size=batch_size,
         workers=workers,
         ranks=ranks,
-        ten_crops=ten_crops,
     )
     for _ in range(-(-len(split) // ranks.size) // batch_size + 1):
         if (batch := next(batches, None)) is not None:
             lost |= batch.lost
             if len(batch.labels):
                 logits = _in_parts(classifier, batch.images)
-                if ten_crops:
-                    logits = logits.view(len(batch.labels), 10, -1).softmax(2).mean(1).log()
                 tally.update(logits, batch.labels, F.cross_entropy(logits, batch.labels))
         between()
     if not ranks.alone:
