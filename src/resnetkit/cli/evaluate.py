@@ -1,9 +1,11 @@
 """`resnetkit evaluate`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from resnetkit.cli.figures import print_classes, print_figures
 from resnetkit.cli.options import (
     DataRoot,
     Device,
@@ -32,18 +34,20 @@ def evaluate_command(
     crops: Literal[1, 10] = 1,
     batch_size: int = 256,
     include_seen: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "auto",
     json_output: Json = False,
     strict: Strict = False,
 ) -> int:
-    """Measure a trained model on labelled images: top-1, top-5, loss.
+    """Measure a trained model on labelled images: top-1, top-5, loss, every class.
 
     resnetkit evaluate runs/NAME fashion-mnist
     resnetkit evaluate runs/NAME photos/test
     resnetkit evaluate runs/NAME 'shards/val-*.tar'
-    resnetkit evaluate runs/NAME labels.csv
+    resnetkit evaluate runs/NAME labels.csv --out figures/
     resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406
       --std 0.229,0.224,0.225 --size 32
 
@@ -60,6 +64,10 @@ def evaluate_command(
         Images at a time; for speed only.
     include_seen
         Score pictures that the run has learnt from, or was chosen by, too; they are left out otherwise.
+    out
+        Folder for predictions.csv, a line for each image, and evaluation.json, all figures.
+    overwrite
+        With --out: in place of those that are there.
     """
     require(batch_size=batch_size, workers=workers)
     with importing():
@@ -77,6 +85,8 @@ def evaluate_command(
         crops=crops,
         include_seen=include_seen,
         labelling=labelling,
+        out=out,
+        overwrite=overwrite,
         reporter=Reporter(),
     )
     unreadable: dict[str, str] = report["unreadable"]
@@ -85,12 +95,12 @@ def evaluate_command(
     if json_output:
         answer_json({"model": source, "compute": classifier.compute.describe()} | report)
     else:
-        answer(
-            f"{report['data']}, {report['split']}: top-1 {report['top1']:.2f} %, top-5 {report['top5']:.2f} %, "
-            f"loss {report['loss']:.4f}, on {report['count']:,} images ({classifier.compute.describe()})"
-        )
+        print_figures(report, classifier.compute.describe())
+        print_classes(report)
         if report["seen"]:
             answer(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:
             answer(f"{len(unreadable)} images could not be read and are not counted.")
+        if out is not None:
+            answer(f"written: predictions.csv and evaluation.json in {out}")
     return 9 if strict and unreadable else 0

@@ -54,7 +54,12 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def answer(
-    classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    classifier: Classifier,
+    split: Split,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    ten_crops: bool = False,
 ) -> Answers:
     """Logits of every image of a split, the same to the bit for every batch size and number of workers."""
     lost: dict[str, str] = {}
@@ -62,7 +67,7 @@ def answer(
     waiting: list[torch.Tensor] = []
     labels: list[np.ndarray] = []
     for batch in evaluation_batches(
-        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers
+        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers, ten_crops=ten_crops
     ):
         lost |= batch.lost
         labels.append(batch.labels.cpu().numpy())
@@ -76,10 +81,14 @@ def answer(
         rows.append(classifier.invariant_logits(rest).cpu().numpy())
     files = tuple(_readable(split, lost))
     empty = np.empty((0, len(classifier.classes)), dtype=np.float32)
+    logits = np.concatenate([*rows, empty])
+    if ten_crops:
+        views = torch.from_numpy(logits).view(-1, 10, len(classifier.classes))
+        logits = views.softmax(2).mean(1).log().numpy()
     return Answers(
         files,
         np.concatenate([*labels, np.empty(0, dtype=np.int64)]),
-        np.concatenate([*rows, empty]),
+        logits,
         classifier.classes,
         classifier.temperature,
         lost,

@@ -28,7 +28,13 @@ from resnetkit.data.load import InPython, beside_named, load_data, source_of
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.splits import Split
 from resnetkit.errors import CheckpointError, DataError, UsageError
+from resnetkit.evaluation.answers import answer
+from resnetkit.evaluation.chosen import own_data, validation_of
+from resnetkit.evaluation.figures import Figures
 from resnetkit.evaluation.metrics import Score, Tally
+from resnetkit.evaluation.opened import count_opening, own_test
+from resnetkit.evaluation.predictions import require_free, write_evaluation
+from resnetkit.evaluation.report import Report
 from resnetkit.evaluation.seen import memory_of, without_seen
 from resnetkit.machine.console import Reporter
 from resnetkit.machine.device import is_out_of_memory
@@ -112,8 +118,10 @@ def evaluate(
     crops: Literal[1, 10] = 1,
     include_seen: bool = False,
     labelling: Labelling | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Score a classifier on the test split of a set or folder, or on all of a folder that has no splits.
 
     `data` may also be `(images, labels)` of arrays or tensors, as `train` takes them; labels are names of classes, or
@@ -124,17 +132,23 @@ def evaluate(
     lies by now; `include_seen` scores them too.
     `labelling` says how classes are found where no folder says them; of what it was trained on, the run knows it.
     `crops`: 10 shows the network the corners, the centre and their mirror images, and averages the probabilities.
+    `out`: a folder for `predictions.csv` and `evaluation.json`; `overwrite` puts them in place of those that are there.
     `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Classes are matched by name, by that of another Unicode form where there is just one, with a note. Where nobody has
     named those of the weights, the folder's order is the head's; numbered folders are in the order of their numbers.
     Raises `DataError` (exit code 3) for a class that the classifier does not
-    know, and where it has seen every picture.
-    Raises `UsageError` (exit code 2) for a number that cannot be, and for ten crops where resizing leaves no
-    margin to crop in.
-    Returns `data, split, count, top1, top5, loss, seen, unreadable, left_out`; accuracies in percent. `unreadable` has
-    the reason for each file, `left_out` the number of files that were passed over for each reason.
+    know, where it has seen every picture, and where none can be read; `CheckpointError` (exit code 4) for answers
+    that are no numbers.
+    Raises `UsageError` (exit code 2) for a number that cannot be, for files that are there in `out`, and for ten crops
+    where resizing leaves no margin to crop in; `StorageError` (exit code 7) where `out` cannot be written.
+    Returns `data, split, seen, unreadable, left_out`, the keys of `Figures.to_dict`, `validation` and `test_opened`;
+    accuracies in percent. `unreadable` has the reason for each file, `left_out` the number of files that were passed
+    over for each reason. On what its run was given, `validation` has the figures that its weights were chosen by, and
+    `test_opened` how often the test split was scored and by what; they are None elsewhere.
     """
     require(batch_size=batch_size, workers=workers)
+    if out is not None:
+        require_free(Path(out), overwrite=overwrite)
     look = classifier.preprocess
     source = source_of(data, channels=look.channels, known=classifier.classes)
     if source is None:
@@ -165,18 +179,29 @@ def evaluate(
                 why="a score on them says nothing of new ones",
                 remedy="other pictures, or --include-seen",
             )
-    batch_size = max(1, batch_size // crops)
-    found = score(classifier, split, batch_size=batch_size, workers=workers, ten_crops=crops == 10)
+    answers = answer(classifier, split, batch_size=max(1, batch_size // crops), workers=workers, ten_crops=crops == 10)
+    unreadable = loaded.unreadable | answers.lost
+    if not len(answers):
+        raise DataError("no picture could be read", file=name, why=next(iter(unreadable.values()), "there is none"))
+    report = Report({"data": name, "split": split_name} | Figures.of(answers).to_dict())
     left_out = {reason: passed.count for reason, passed in loaded.left_out.items()}
-    more = {"seen": seen, "unreadable": loaded.unreadable | found.lost, "left_out": left_out}
-    return {"data": name, "split": split_name} | found.to_dict() | more
+    report |= {"seen": seen, "unreadable": unreadable, "left_out": left_out}
+    known = not isinstance(source, InPython)  # by a name or a path
+    report["validation"] = validation_of(classifier) if known and own_data(classifier, name) else None
+    opened = known and own_test(classifier, name, split_name)
+    report["test_opened"] = count_opening(classifier, "evaluate") if opened else None
+    # More of the report that is made of `answers` is added here, before it is written.
+    if out is not None:
+        model = {"model": str(classifier.folder or classifier.model), "compute": classifier.compute.describe()}
+        write_evaluation(Path(out), answers, model | report)
+    return report
 
 
 def _settings(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
     """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
     origin, said = classifier.origin, {}
     try:
-        own = origin.data is not None and Path(origin.data).resolve() == Path(name).resolve()
+        own = own_data(classifier, name)
         if name in NAMED_SETS and origin.validation is not None:
             said = {"validation": origin.validation}
         elif own and name not in NAMED_SETS:
