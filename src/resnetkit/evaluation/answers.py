@@ -10,7 +10,6 @@ from resnetkit.averaging import averaged_outputs
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.splits import Split
-from resnetkit.data.unreadable import whole_batch_lost
 from resnetkit.images.protocol import ONE_VIEW, ViewProtocol
 from resnetkit.machine.ranks import ALONE, Ranks
 
@@ -79,7 +78,6 @@ def answer(
     Each rank looks at a part, and all of them have the answers to the whole. `protocol` says which views are averaged;
     the classifier's preprocessing is what it wants already.
     With `features` those too, of one view: they take as many bytes as there are images times what the network is wide.
-    Raises `DataError` (exit code 3) where no image could be read.
     """
     lost: dict[str, str] = {}
     rows: list[_Rows] = []
@@ -105,12 +103,8 @@ def answer(
         rows.append(_said(classifier, rest, features=features))
     parts = ranks.gather((np.concatenate(labels), rows, lost))
     lost = {file: why for _, _, theirs in parts for file, why in theirs.items()}
-    if len(split) and len(lost) == len(split):
-        raise whole_batch_lost(lost)
-    columns = zip(*(row for _, theirs, _ in parts for row in theirs), strict=True)
-    logits, strangeness, seen = (
-        (tuple(filter(len, each)) for each in columns) if any(p[1] for p in parts) else ((),) * 3
-    )
+    joined = [row for _, theirs, _ in parts for row in theirs]
+    logits, strangeness, seen = ([row[column] for row in joined if len(row[column])] for column in range(3))
     return Answers(
         tuple(_readable(split, lost)),
         np.concatenate([theirs for theirs, _, _ in parts]),

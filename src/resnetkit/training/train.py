@@ -15,6 +15,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import InPython, load_data, source_of
 from resnetkit.data.splits import Split, class_weights
+from resnetkit.evaluation import opened
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
@@ -300,6 +301,8 @@ def _finish(
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
+        if facts["split"] == "test":
+            opened.record(setup.run.folder, "train")
     setup.write(event="end", **figures)
     setup.say(progress.left_out(lost))
     if setup.reporter.tells_result:
