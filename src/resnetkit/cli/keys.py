@@ -21,7 +21,7 @@ class NetworkFlags(ModelRecipe):
 
 def lists() -> frozenset[str]:
     """The flags that take a list of numbers or names."""
-    found = {"--allow-change"}
+    found = {"--allow-change", "--scales"}
     for name, section in Recipe.model_fields.items():
         for key, field in getattr(section.annotation, "model_fields", {}).items():
             if "tuple" in str(field.annotation) and "dict" not in str(field.annotation):  # which is written as JSON

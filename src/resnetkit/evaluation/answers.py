@@ -6,11 +6,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from resnetkit.averaging import averaged_outputs
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.splits import Split
+from resnetkit.images.protocol import ONE_VIEW, ViewProtocol
+from resnetkit.machine.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
+NOTHING = np.empty(0, dtype=np.float32)
+_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Logits, scores of novelty and features of some images; the last two are empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Answers:
     temperature: float = 1.0
     lost: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, and why."""
+    strangeness: np.ndarray | None = None
+    """float32 (N,), scores of novelty; None where the classifier has none."""
+    features: np.ndarray | None = None
+    """float32 (N, width), what the head was given, where that was asked for and is known."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,35 +64,66 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def answer(
-    classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    classifier: Classifier,
+    split: Split,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    protocol: ViewProtocol = ONE_VIEW,
+    ranks: Ranks = ALONE,
+    features: bool = False,
 ) -> Answers:
-    """Logits of every image of a split, the same to the bit for every batch size and number of workers."""
+    """Logits of every image of a split, the same to the bit for every batch size and number of workers and ranks.
+
+    Each rank looks at a part, and all of them have the answers to the whole. `protocol` says which views are averaged;
+    the classifier's preprocessing is what it wants already.
+    With `features` those too, of one view: they take as many bytes as there are images times what the network is wide.
+    """
     lost: dict[str, str] = {}
-    rows: list[np.ndarray] = []
+    rows: list[_Rows] = []
     waiting: list[torch.Tensor] = []
-    labels: list[np.ndarray] = []
-    for batch in evaluation_batches(
-        split, classifier.preprocess, classifier.compute, batch_size=batch_size, workers=workers
-    ):
+    labels: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+    look = classifier.preprocess
+    batches = evaluation_batches(
+        split, look, classifier.compute, batch_size=batch_size, workers=workers, ranks=ranks, protocol=protocol
+    )
+    for batch in batches:
         lost |= batch.lost
         labels.append(batch.labels.cpu().numpy())
+        if batch.views:
+            logits, strangeness = averaged_outputs(classifier, batch.views)
+            rows.append((logits.numpy(), NOTHING if strangeness is None else strangeness.numpy(), NOTHING))
         waiting.append(batch.images)
         if sum(map(len, waiting)) >= classifier.chunk:
             images = torch.cat(waiting)
             whole = len(images) // classifier.chunk * classifier.chunk
-            rows.append(classifier.invariant_logits(images[:whole]).cpu().numpy())
+            rows.append(_said(classifier, images[:whole], features=features))
             waiting = [images[whole:]]
     if waiting and len(rest := torch.cat(waiting)):
-        rows.append(classifier.invariant_logits(rest).cpu().numpy())
-    files = tuple(_readable(split, lost))
-    empty = np.empty((0, len(classifier.classes)), dtype=np.float32)
+        rows.append(_said(classifier, rest, features=features))
+    parts = ranks.gather((np.concatenate(labels), rows, lost))
+    lost = {file: why for _, _, theirs in parts for file, why in theirs.items()}
+    joined = [row for _, theirs, _ in parts for row in theirs]
+    logits, strangeness, seen = ([row[column] for row in joined if len(row[column])] for column in range(3))
     return Answers(
-        files,
-        np.concatenate([*labels, np.empty(0, dtype=np.int64)]),
-        np.concatenate([*rows, empty]),
+        tuple(_readable(split, lost)),
+        np.concatenate([theirs for theirs, _, _ in parts]),
+        np.concatenate([np.empty((0, len(classifier.classes)), dtype=np.float32), *logits]),
         classifier.classes,
         classifier.temperature,
         lost,
+        np.concatenate(strangeness) if strangeness else None,
+        np.concatenate(seen) if seen else None,
+    )
+
+
+def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> _Rows:
+    logits, seen = classifier.invariant_outputs(images)
+    strangeness = classifier.strangeness(logits, seen)
+    return (
+        logits.cpu().numpy(),
+        NOTHING if strangeness is None else strangeness.numpy(),
+        seen.cpu().numpy() if features and seen is not None else NOTHING,
     )
 
 

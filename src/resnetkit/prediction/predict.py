@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier
@@ -33,14 +34,16 @@ def predict_each(
             chunk = found[start : start + batch_size]
             decoded = list(pool.map(lambda each: _read(classifier, *each), chunk))
             good = [pixels for pixels in decoded if not isinstance(pixels, DataError)]
-            rows = iter(classifier.probabilities(torch.stack(good)).cpu() if good else ())
+            rows = iter(_answers(classifier, torch.stack(good)) if good else ())
             for (name, _), outcome in zip(chunk, decoded, strict=True):
                 if isinstance(outcome, DataError):
                     yield Prediction(name, error=outcome.reason)
                     continue
-                best = next(rows).topk(top)
+                probabilities, unknown, score = next(rows)
+                best = probabilities.topk(top)
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                yield Prediction(name, tuple((classifier.classes[label], share) for label, share in pairs))
+                named = tuple((classifier.classes[label], share) for label, share in pairs)
+                yield Prediction(name, named, unknown=unknown, unknown_score=score)
 
 
 @checked("top", "batch_size", classifier="resnetkit.load(FOLDER)")
@@ -52,6 +55,17 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
     A file that cannot be read, or is no image, gets a prediction with `error` set; it takes no other file's place.
     """
     return list(predict_each(classifier, inputs, top=top, batch_size=batch_size))
+
+
+def _answers(classifier: Classifier, pixels: Tensor) -> Iterator[tuple[Tensor, bool | None, float | None]]:
+    """Of each picture, uint8 (C, size, size): calibrated probabilities, whether it is unknown, and how strange it is."""
+    images = classifier.preprocess.normalise(classifier.compute.tensor(pixels))
+    logits, features = classifier.outputs(images)
+    probabilities = classifier.calibrated(logits).cpu()
+    if (strangeness := classifier.strangeness(logits, features)) is None or classifier.unknown is None:
+        return ((row, None, None) for row in probabilities)
+    threshold = classifier.unknown.threshold
+    return ((row, score > threshold, score) for row, score in zip(probabilities, strangeness.tolist(), strict=True))
 
 
 def _read(classifier: Classifier, name: str, source: Any) -> torch.Tensor | DataError:

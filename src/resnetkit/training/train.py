@@ -15,6 +15,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import InPython, load_data, source_of
 from resnetkit.data.splits import Split, class_weights
+from resnetkit.evaluation import opened
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
@@ -39,6 +40,8 @@ from resnetkit.training.plan import make_plan
 from resnetkit.training.setup import Setup, prepare
 from resnetkit.training.state import State, copy_of
 from resnetkit.training.step import Stepper, draws
+from resnetkit.training.strangers import unknown_of_run
+from resnetkit.transfer.features import Features
 from resnetkit.transfer.probe import Probe, probe, recognised, score_probe
 
 
@@ -183,7 +186,7 @@ def _train_head(setup: Setup) -> Classifier:
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
         lost = setup.data.unreadable | solved.features.lost | score.lost
-        return _finish(setup, setup.network, score, facts, _told(setup, solved, known), lost)
+        return _finish(setup, setup.network, score, facts, _told(setup, solved, known), lost, solved=solved.features)
 
 
 def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool) -> Classifier:
@@ -289,13 +292,17 @@ def _finish(
     extra: Mapping[str, Any],
     lost: Mapping[str, str],
     epoch: float = 0.0,
+    solved: Features | None = None,
 ) -> Classifier:
     """Save the model, end the journal, say the result, at the end of so many epochs."""
     figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
     classifier = setup.classifier(network)
+    classifier.unknown = unknown_of_run(setup, classifier, solved)
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
+        if facts["split"] == "test":
+            opened.record(setup.run.folder, "train")
     setup.write(event="end", **figures)
     setup.say(progress.left_out(lost))
     if setup.reporter.tells_result:
