@@ -33,13 +33,13 @@ def predict_each(
             chunk = found[start : start + batch_size]
             decoded = list(pool.map(lambda each: _read(classifier, *each), chunk))
             good = [pixels for pixels in decoded if not isinstance(pixels, DataError)]
-            rows = iter(classifier.probabilities(torch.stack(good)).cpu() if good else ())
+            rows = zip(*_ranked(classifier, torch.stack(good), top), strict=True) if good else iter(())
             for (name, _), outcome in zip(chunk, decoded, strict=True):
                 if isinstance(outcome, DataError):
                     yield Prediction(name, error=outcome.reason)
                     continue
-                best = next(rows).topk(top)
-                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                labels, shares = next(rows)
+                pairs = zip(labels.tolist(), shares[labels].tolist(), strict=True)
                 yield Prediction(name, tuple((classifier.classes[label], share) for label, share in pairs))
 
 
@@ -52,6 +52,11 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
     A file that cannot be read, or is no image, gets a prediction with `error` set; it takes no other file's place.
     """
     return list(predict_each(classifier, inputs, top=top, batch_size=batch_size))
+
+
+def _ranked(classifier: Classifier, pixels: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+    images = classifier.preprocess.normalise(classifier.compute.tensor(pixels))
+    return classifier.ranked(classifier.logits(images).cpu(), top)
 
 
 def _read(classifier: Classifier, name: str, source: Any) -> torch.Tensor | DataError:
