@@ -6,13 +6,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
-from resnetkit.evaluation.answers import Answers
+import resnetkit as rk
+from resnetkit.data.load import load_data
+from resnetkit.evaluation.answers import Answers, answer
 from resnetkit.evaluation.calibration import (
     COLDEST,
     FEWEST,
     HOTTEST,
     PRIOR,
     calibration,
+    describe,
     equal_mass,
     fit_temperature,
     reliability,
@@ -153,12 +156,25 @@ def test_figures_stand_beside_those_without_the_temperature() -> None:
 
 def test_what_is_said_of_it_is_said_in_one_line() -> None:
     logits, labels = drawn(4000, 3.0)
-    sure = calibration(answers(logits, labels))
-    near = min(sure.calibrated.bins, key=lambda each: abs(each.confidence - 90))
-    assert sure.describe() == (
-        f"When it says {near.confidence:.0f} % it is right {near.accuracy:.0f} % of the time: "
-        f"off by {sure.calibrated.ece:.1f} points on average."
+    sure = calibration(answers(logits, labels)).to_dict()
+    near = min(sure["bins"], key=lambda each: abs(each["confidence"] - 90))
+    assert describe(sure) == (
+        f"When it says {near['confidence']:.0f} % it is right {near['accuracy']:.0f} % of the time: "
+        f"off by {sure['ece']:.1f} points on average."
     )
-    honest = calibration(answers(logits, labels, 3.0)).describe()
+    honest = describe(calibration(answers(logits, labels, 3.0)).to_dict())
     assert honest.endswith(" % of the time, as near as these images tell.")
-    assert max(map(len, (sure.describe(), honest))) <= 80
+    sure["bins"], sure["ece"] = [{"confidence": 100.0, "accuracy": 100.0}], 9.9
+    assert max(map(len, (describe(sure), describe(sure | {"ece_within_chance": True}), honest))) <= 80
+
+
+@pytest.mark.parametrize("name", ["resnet8.digits", "resnet8.fashion-mnist", "resnet20.cifar10"])
+def test_the_networks_that_come_along_bring_their_temperature(name: str) -> None:
+    """They were trained with smoothed labels, and are less sure than they could be."""
+    assert 0.3 < rk.load(name).temperature < 0.8
+
+
+def test_the_digits_net_has_the_temperature_of_its_validation_split() -> None:
+    classifier = rk.load("resnet8.digits", device="cpu", precision="fp32")
+    found = answer(classifier, load_data("digits").validation)
+    assert classifier.temperature == pytest.approx(fit_temperature(found.logits, found.labels), rel=1e-4)

@@ -4,7 +4,7 @@ The temperature T divides all logits, so no order changes (Guo et al. 2017, sect
 were not learnt from, and never on those of the test split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -114,21 +114,19 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For the journal and `--json`: the figures with the temperature, and under `…_uncalibrated` those without."""
-        return {
-            "temperature": self.temperature,
-            "count": self.count,
-            **asdict(self.calibrated),
-            **{f"{name}_uncalibrated": value for name, value in asdict(self.uncalibrated).items()},
-        }
+        with_it, without = asdict(self.calibrated), asdict(self.uncalibrated)
+        found = with_it | {f"{name}_uncalibrated": value for name, value in without.items()}
+        found |= {name: list(found[name]) for name in ("bins", "bins_uncalibrated")}
+        return {"temperature": self.temperature, "count": self.count} | found
 
-    def describe(self) -> str:
-        """A line for people: what it is worth that it is nearly sure, say."""
-        found = self.calibrated
-        near = min(found.bins, key=lambda each: abs(each.confidence - 90))
-        says = f"When it says {near.confidence:.0f} % it is right {near.accuracy:.0f} % of the time"
-        if found.ece_within_chance:
-            return f"{says}, as near as these images tell."
-        return f"{says}: off by {found.ece:.1f} points on average."
+
+def describe(found: Mapping[str, Any]) -> str:
+    """A line for people of what `to_dict` gives: what it is worth that a classifier says it is nearly sure."""
+    near = min(found["bins"], key=lambda each: abs(each["confidence"] - 90))
+    says = f"When it says {near['confidence']:.0f} % it is right {near['accuracy']:.0f} % of the time"
+    if found["ece_within_chance"]:
+        return f"{says}, as near as these images tell."
+    return f"{says}: off by {found['ece']:.1f} points on average."
 
 
 def calibration(answers: Answers) -> Calibration | None:
