@@ -247,6 +247,14 @@ class Classifier:
         """Logits (N, classes) to probabilities (N, classes), with the temperature that was fitted."""
         return (logits / self.temperature).softmax(1)
 
+    def ranked(self, logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """The `top` classes of logits (N, classes), best first, int64 (N, top), and probabilities (N, classes).
+
+        The order is that of the logits, and of equals that of the classes: probabilities are rounded, and with another
+        temperature two of them may become one.
+        """
+        return logits.sort(dim=1, descending=True, stable=True).indices[:, :top], self.calibrated(logits)
+
     def save(self, folder: str | Path, *, remember: bool = True) -> Path:
         """Write the artefact, and `remember` where.
 

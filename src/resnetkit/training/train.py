@@ -31,6 +31,7 @@ from resnetkit.runs.folder import Run, flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.arguments import recipe_changes, recipe_of
 from resnetkit.training.backbones import choose_backbone
+from resnetkit.training.calibrate import Calibrated, calibrate, calibrate_head
 from resnetkit.training.guards import Guards, stopped
 from resnetkit.training.hooks import Hooks, name_of
 from resnetkit.training.loop import fit, score_split
@@ -186,7 +187,9 @@ def _train_head(setup: Setup) -> Classifier:
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
         lost = setup.data.unreadable | solved.features.lost | score.lost
-        return _finish(setup, setup.network, score, facts, _told(setup, solved, known), lost, solved=solved.features)
+        calibrated = calibrate_head(setup, solved.head.answers)
+        told = _told(setup, solved, known)
+        return _finish(setup, setup.network, score, calibrated, facts, told, lost, solved=solved.features)
 
 
 def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool) -> Classifier:
@@ -281,13 +284,15 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
     if not state.best["step"]:
         setup.say(["fine-tuning did not beat the head alone on validation: the head alone is kept"])
     lost = state.lost | score.lost
-    return _finish(setup, network, score, facts, state.extra, lost, plan.epochs(state.step))
+    calibrated = calibrate(setup, network)
+    return _finish(setup, network, score, calibrated, facts, state.extra, lost, plan.epochs(state.step))
 
 
 def _finish(
     setup: Setup,
     network: ResNet,
     score: Score,
+    calibrated: Calibrated,
     facts: Mapping[str, Any],
     extra: Mapping[str, Any],
     lost: Mapping[str, str],
@@ -295,16 +300,17 @@ def _finish(
     solved: Features | None = None,
 ) -> Classifier:
     """Save the model, end the journal, say the result, at the end of so many epochs."""
-    figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
+    figures = {**score.to_dict(), **facts, "unreadable": len(lost), "calibration": calibrated.figures, **extra}
     classifier = setup.classifier(network)
     classifier.unknown = unknown_of_run(setup, classifier, solved)
+    classifier.temperature = calibrated.temperature
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
         if facts["split"] == "test":
             opened.record(setup.run.folder, "train")
     setup.write(event="end", **figures)
-    setup.say(progress.left_out(lost))
+    setup.say([calibrated.said, *progress.left_out(lost)])
     if setup.reporter.tells_result:
         setup.say(progress.result_lines(figures, classifier.folder))
     if setup.callbacks.hear("on_end"):

@@ -64,6 +64,8 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
         f"| shorter side before the centre crop | {resize} |",
         f"| parameters | {sum(p.numel() for p in classifier.network.parameters()):,} |",
     ]
+    if classifier.temperature != 1:
+        lines.append(f"| logits are divided by this before the softmax | {classifier.temperature:.6g} |")
     if results:
         lines.append(
             f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
