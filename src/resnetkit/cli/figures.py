@@ -22,9 +22,9 @@ def print_figures(report: dict[str, Any], compute: str) -> None:
         f"balanced accuracy {accuracy(report['balanced_accuracy'], within['balanced_accuracy'])}; "
         "in brackets: 95 % intervals",
     )
-    if (chosen := report["validation"]) is not None:
+    if (chosen := report["validation"]) is not None and report["split"] != "validation":
         top1 = accuracy(chosen["top1"], chosen["interval"]["top1"])
-        answer(f"validation top-1 {top1} of {chosen['count']:,} images, by which the weights were chosen")
+        answer(f"validation top-1 {top1} of {chosen['count']:,} images (chose the weights)")
 
 
 def print_classes(report: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnetkit.errors import CheckpointError
 from resnetkit.evaluation.answers import Answers
-from resnetkit.evaluation.intervals import wilson
+from resnetkit.evaluation.intervals import wilson, wilson_of_mean
 
 MOST = 10
 """Classes that are called the worst, and confusions that are called the most frequent, at most."""
@@ -178,15 +178,8 @@ class Figures:
 
     @property
     def balanced_interval(self) -> list[float]:
-        """A 95 % interval of the balanced accuracy, in percent, from the Wilson intervals of the recalls.
-
-        Distances to the mean are added in squares (Zou and Donner 2008, "MOVER"), as for independent shares.
-        """
-        recalls = [(100 * row.right / row.support, row.recall.interval) for row in self.rows if row.support]
-        below = math.sqrt(sum((share - interval[0]) ** 2 for share, interval in recalls if interval))
-        above = math.sqrt(sum((interval[1] - share) ** 2 for share, interval in recalls if interval))
-        mean = sum(share for share, _ in recalls) / len(recalls)
-        return _bounds(mean - below / len(recalls), mean + above / len(recalls))
+        """A 95 % interval of the balanced accuracy, in percent."""
+        return _bounds(*wilson_of_mean([(row.right, row.support) for row in self.rows if row.support]))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: a share of nothing and an infinite loss are None, and so is the matrix of very many classes."""

@@ -24,10 +24,8 @@ class Report(dict[str, Any]):
         if (chosen := self.get("validation")) is not None:
             facts.append(("validation top-1", accuracy(chosen["top1"], chosen["interval"]["top1"])))
         row_of = {row["class"]: row for row in self["classes"]}
-        for name in self["worst"]:
-            facts.append(
-                (f"recall of {shown(name)}", accuracy(row_of[name]["recall"], row_of[name]["interval"]["recall"]))
-            )
+        recalls = ((name, row_of[name]["recall"], row_of[name]["interval"]["recall"]) for name in self["worst"])
+        facts += [(f"recall of {shown(name)}", accuracy(share, interval)) for name, share, interval in recalls]
         facts += [("confused", confusion(each)) for each in self["confusions"]]
         return facts
 

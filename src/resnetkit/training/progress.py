@@ -111,7 +111,7 @@ def result_lines(figures: Mapping[str, Any], folder: Path | None) -> list[str]:
     time, chosen = duration(figures["seconds"]), figures.get("validation")
     lines = [f"{_scored(figures['split'], figures)}; {time} of training", f"model: {best}in {folder}"]
     if chosen and figures["split"] != "validation":
-        lines.insert(0, f"{_scored('validation', chosen)}, by which the weights were chosen")
+        lines.insert(0, f"{_scored('validation', chosen)} (chose the weights)")
     return lines
 
 
