@@ -70,7 +70,7 @@ def answer(
     With `features` those too: they take as many bytes as there are images times what the network is wide.
     """
     lost: dict[str, str] = {}
-    rows: list[tuple[np.ndarray, ...]] = []
+    rows: list[_Rows] = []
     waiting: list[torch.Tensor] = []
     labels: list[np.ndarray] = []
     for batch in evaluation_batches(
@@ -88,28 +88,35 @@ def answer(
         rows.append(_said(classifier, rest, features=features))
     files = tuple(_readable(split, lost))
     empty = np.empty((0, len(classifier.classes)), dtype=np.float32)
-    logits, strangeness, seen = (tuple(filter(len, each)) for each in zip(*rows, strict=True)) if rows else ((),) * 3
     return Answers(
         files,
         np.concatenate([*labels, np.empty(0, dtype=np.int64)]),
-        np.concatenate([*logits, empty]),
+        np.concatenate([*(part for part, _, _ in rows), empty]),
         classifier.classes,
         classifier.temperature,
         lost,
-        np.concatenate(strangeness) if strangeness else None,
-        np.concatenate(seen) if seen else None,
+        _joined([part for _, part, _ in rows]),
+        _joined([part for _, _, part in rows]),
     )
 
 
-def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, scores of novelty and features of images; the last two are empty where there are none."""
+_Rows = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+"""Logits, scores of novelty and features of some images; the last two where there are any."""
+
+
+def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> _Rows:
     logits, seen = classifier.invariant_outputs(images)
-    strangeness, nothing = classifier.strangeness(logits, seen), np.empty(0, dtype=np.float32)
+    strangeness = classifier.strangeness(logits, seen)
     return (
         logits.cpu().numpy(),
-        nothing if strangeness is None else strangeness.numpy(),
-        seen.cpu().numpy() if features and seen is not None else nothing,
+        strangeness.numpy() if strangeness is not None else None,
+        seen.cpu().numpy() if features and seen is not None else None,
     )
+
+
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def _readable(split: Split, lost: dict[str, str]) -> Iterator[str]:
