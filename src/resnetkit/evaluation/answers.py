@@ -14,9 +14,8 @@ from resnetkit.images.protocol import ONE_VIEW, ViewProtocol
 from resnetkit.machine.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
-NOTHING = np.empty(0, dtype=np.float32)
-_Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Logits, scores of novelty and features of some images; the last two are empty where there are none."""
+_Rows = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+"""Logits, scores of novelty and features of some images; the last two where there are any."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def answer(
         labels.append(batch.labels.cpu().numpy())
         if batch.views:
             logits, strangeness = averaged_outputs(classifier, batch.views)
-            rows.append((logits.numpy(), NOTHING if strangeness is None else strangeness.numpy(), NOTHING))
+            rows.append((logits.numpy(), strangeness.numpy() if strangeness is not None else None, None))
         waiting.append(batch.images)
         if sum(map(len, waiting)) >= classifier.chunk:
             images = torch.cat(waiting)
@@ -103,17 +102,16 @@ def answer(
         rows.append(_said(classifier, rest, features=features))
     parts = ranks.gather((np.concatenate(labels), rows, lost))
     lost = {file: why for _, _, theirs in parts for file, why in theirs.items()}
-    joined = [row for _, theirs, _ in parts for row in theirs]
-    logits, strangeness, seen = ([row[column] for row in joined if len(row[column])] for column in range(3))
+    rows = [row for _, theirs, _ in parts for row in theirs]
     return Answers(
         tuple(_readable(split, lost)),
         np.concatenate([theirs for theirs, _, _ in parts]),
-        np.concatenate([np.empty((0, len(classifier.classes)), dtype=np.float32), *logits]),
+        np.concatenate([*(part for part, _, _ in rows), np.empty((0, len(classifier.classes)), dtype=np.float32)]),
         classifier.classes,
         classifier.temperature,
         lost,
-        np.concatenate(strangeness) if strangeness else None,
-        np.concatenate(seen) if seen else None,
+        _joined([part for _, part, _ in rows]),
+        _joined([part for _, _, part in rows]),
     )
 
 
@@ -122,9 +120,14 @@ def _said(classifier: Classifier, images: torch.Tensor, *, features: bool) -> _R
     strangeness = classifier.strangeness(logits, seen)
     return (
         logits.cpu().numpy(),
-        NOTHING if strangeness is None else strangeness.numpy(),
-        seen.cpu().numpy() if features and seen is not None else NOTHING,
+        strangeness.numpy() if strangeness is not None else None,
+        seen.cpu().numpy() if features and seen is not None else None,
     )
+
+
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def _readable(split: Split, lost: dict[str, str]) -> Iterator[str]:

@@ -58,7 +58,7 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
 
 
 def _answers(classifier: Classifier, pixels: Tensor) -> Iterator[tuple[Tensor, bool | None, float | None]]:
-    """Of each picture, uint8 (C, size, size): calibrated probabilities, whether it is unknown, and how strange it is."""
+    """Of each picture, uint8 (C, size, size): calibrated probabilities, whether unknown, how strange."""
     images = classifier.preprocess.normalise(classifier.compute.tensor(pixels))
     logits, features = classifier.outputs(images)
     probabilities = classifier.calibrated(logits).cpu()

@@ -23,7 +23,7 @@ from resnetkit.recipes.ranges import require
 from resnetkit.studies.page import write_page
 from resnetkit.studies.study import Outcome, Place, Row, Study
 
-STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials")
+STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials", "unknown")
 """Names of the studies; each is a module of this package."""
 
 

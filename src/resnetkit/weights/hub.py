@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.arguments import checked, shortened
-from resnetkit.classifier import CONFIG, Classifier
+from resnetkit.classifier import CONFIG, UNKNOWN, Classifier, holds_classifier
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine.storage import sha256_file
 
@@ -69,6 +69,10 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
     if results:
         lines.append(
             f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
+        )
+    if (unknown := classifier.unknown) is not None:
+        lines.append(
+            f"| told apart as unknown | by {unknown.method}; of known pictures {unknown.share:.0%} are refused |"
         )
     lines += ["", "```python", "import resnetkit", f'classifier = resnetkit.load("{name}")', "```", ""]
     if data is not None:
@@ -164,6 +168,8 @@ def fetch_repository(repository: str) -> Path:
         config = get(CONFIG)
         weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
         get("preprocessor_config.json", optional=True)
+        if config is not None and holds_classifier(config.parent):
+            get(UNKNOWN, optional=True)
     except _client_errors() as error:
         raise CheckpointError(
             f"cannot get {repository} from the hub",

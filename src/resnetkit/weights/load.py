@@ -83,16 +83,18 @@ def load(
         logger.info("%s: %s", found.name, note)
     network = ResNet(found.arch, initialise=False)
     network.load_state_dict(found.tensors)
-    names = _classes(found, hints)
+    names, preprocess = _classes(found, hints), _preprocess(found, hints)
     return Classifier(
         network,
-        _preprocess(found, hints),
+        preprocess,
         names or numbers(found.arch.num_classes),
         found.model,
         choose(device, precision),
         recipe={"weights": found.name},
         metrics=found.metrics or {},
         named=bool(names),
+        temperature=found.temperature,
+        unknown=found.unknown if preprocess == found.preprocess else None,
     )
 
 
