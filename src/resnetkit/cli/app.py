@@ -38,7 +38,8 @@ app = App(
 )
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "push", "study", "summary", "list"),
+    *("demo", "train", "evaluate", "compare", "predict", "check", "verify-resume", "shard", "push"),
+    *("study", "summary", "list"),
 )
 
 LONGEST = 4 * 80 - len("error: ")

@@ -148,14 +148,14 @@ def evaluate(
         )
     folder, memory = name not in NAMED_SETS, memory_of(classifier)
     given = source if isinstance(source, InPython) else name
-    settings = _settings(classifier, name, labelling)
+    settings = how_read(classifier, name, labelling)
     loaded = load_data(given, settings, data_root=data_root, whole=folder, channels=look.channels, reporter=reporter)
     for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):
         logger.info("%s", note)
     if crops == 10 and (pairs := mirrored(loaded.classes)):
         logger.warning("classes %s and %s mirror each other, and five of ten crops are mirrored", *pairs[0])
     split_name, split = loaded.held_out()
-    split, seen = _align(loaded, split, classifier), 0
+    split, seen = aligned(loaded, split, classifier), 0
     if folder and memory is not None and not include_seen:
         split, seen = without_seen(memory, split, loaded.root)
         if seen and not len(split):
@@ -172,7 +172,7 @@ def evaluate(
     return {"data": name, "split": split_name} | found.to_dict() | more
 
 
-def _settings(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
+def how_read(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
     """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
     origin, said = classifier.origin, {}
     try:
@@ -187,7 +187,7 @@ def _settings(classifier: Classifier, name: str, labelling: Labelling | None) ->
         raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error
 
 
-def _align(data: Data, split: Split, classifier: Classifier) -> Split:
+def aligned(data: Data, split: Split, classifier: Classifier) -> Split:
     """Number a split's labels as the classifier numbers its classes."""
     if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
         raise DataError(

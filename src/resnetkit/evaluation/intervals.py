@@ -3,7 +3,7 @@
 import math
 
 
-def wilson(successes: int, count: int) -> tuple[float, float]:
+def wilson(successes: float, count: int) -> tuple[float, float]:
     """95 % interval of a share, in percent (Wilson 1927); it holds for few images and for shares near 100 %."""
     z = 1.959963984540054
     share = successes / count
