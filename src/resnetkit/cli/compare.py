@@ -165,14 +165,10 @@ def _write(found: "Comparison", out: Path) -> None:
 
 
 def _csv(found: "Comparison") -> bytes:
-    import csv
-    import io
+    from resnetkit.machine.csvfile import csv_line
 
-    stream = io.StringIO()
-    rows = csv.writer(stream, lineterminator="\n")
-    heads = [f"{kind} {name}" for name in found.names for kind in ("answer", "probability")]
-    rows.writerow(["file", "label", *heads])
+    lines = [["file", "label", *(f"{kind} {name}" for name in found.names for kind in ("answer", "probability"))]]
     for image in found.images:
         pairs = zip(image.answers, image.probabilities, strict=True)
-        rows.writerow([image.file, image.label, *(cell for label, share in pairs for cell in (label, f"{share:.6g}"))])
-    return stream.getvalue().encode(errors="surrogateescape")
+        lines.append([image.file, image.label, *(cell for label, share in pairs for cell in (label, f"{share:.6g}"))])
+    return b"".join(map(csv_line, lines))
