@@ -92,7 +92,7 @@ def test_another_grid_adds_its_rows_to_those_that_are_there(swept, no_training) 
     before = {path: path.read_bytes() for path in swept.folder.glob("*-*/model/*")}
     kept = (swept.folder / "sweep.json").read_bytes()
     more = rk.sweep("digits", {"seed": [1, 0], "optim.lr": [0.1, 0.02, 0.001]}, out=swept.folder, quiet=True, **FEW)
-    assert [folder.name.rpartition("-")[0] for folder in no_training] == ["seed-1_lr-0.02", "seed-0_lr-0.02"]
+    assert [folder.name.rpartition("-")[0] for folder in no_training] == ["lr-0.02_seed-1", "lr-0.02_seed-0"]
     assert (more.rows, len(more.ranking), len(more.failed), more.opened) == (6, 2, 2, 1)
     assert {path: path.read_bytes() for path in before} == before
     (swept.folder / "sweep.json").write_bytes(kept)

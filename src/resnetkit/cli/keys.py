@@ -59,8 +59,8 @@ class GridFlags(BaseModel):
 
 
 def _given(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name in section.model_fields_set:
-        value = getattr(section, name)
+    for name in type(section).model_fields:  # in the order of a recipe, whatever that of the flags
+        value = getattr(section, name) if name in section.model_fields_set else None
         if isinstance(value, BaseModel):
             yield from _given(value, f"{prefix}{name}.")
         elif value is not None:

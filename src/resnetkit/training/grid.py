@@ -70,7 +70,8 @@ def make_rows(
     is left out of it; rows that are equal are one. Raises `UsageError` (exit code 2) for a key that cannot be swept,
     one that does nothing in any row, and a recipe that cannot be.
     """
-    named = {SHORT.get(key, key): list(values) for key, values in grid.items()}
+    seed_last = sorted(grid.items(), key=lambda each: each[0] == "seed")
+    named = {SHORT.get(key, key): list(values) for key, values in seed_last}
     for short, key in SHORT.items():
         if short in grid and key in grid:
             raise UsageError(f"{short} and {key} are two", why="they are one key", remedy="one of them")
