@@ -44,7 +44,9 @@ def same_runs(out: Path, whole: Path) -> None:
         assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("step", [1, STEPS + 2, 2 * STEPS])
+@pytest.mark.parametrize(
+    "step", [STEPS + 2, pytest.param(1, marks=pytest.mark.slow), pytest.param(2 * STEPS, marks=pytest.mark.slow)]
+)
 def test_killed_within_a_row(step: int, whole: tuple[Any, Path], home: Path) -> None:
     expected, undisturbed = whole
     out = home / "killed sweep"
@@ -64,8 +66,9 @@ def test_killed_within_a_row(step: int, whole: tuple[Any, Path], home: Path) -> 
     same_runs(out, undisturbed)
 
 
-def test_killed_while_the_book_is_written_or_the_test_split_is_open(whole: tuple[Any, Path], home: Path) -> None:
-    """At each system call by which the book comes to the disk, in turn of its versions."""
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_while_the_book_is_written(every: int, whole: tuple[Any, Path], home: Path) -> None:
+    """Before and after each of its versions comes to the disk; by default after the first, and with the test open."""
     expected, undisturbed = whole
     log, recorded = home / "sweep.json", home / "recorded sweep"
     run(*command(home, recorded), plant=partial(plants.record, recorded, log))
@@ -73,7 +76,7 @@ def test_killed_while_the_book_is_written_or_the_test_split_is_open(whole: tuple
     places = [number for number, label in enumerate(labels) if "sweep.json" in label and "replace" in label]
     assert len(places) == 2 * 6  # it begins, three rows, opening, figures: before and after each
     out = home / "killed sweep"
-    for number in places[2::3]:
+    for number in places[2::every]:
         shutil.rmtree(out, ignore_errors=True)
         assert run(*command(home, out), plant=partial(plants.at, out, number, plants.kill)).code == -9
         assert told(run(*command(home, out)), out) == expected, labels[number]

@@ -12,7 +12,7 @@ import torch
 import resnetkit as rk
 from conftest import TINY
 from resnetkit.data.load import load_data
-from resnetkit.errors import DivergedError, UsageError
+from resnetkit.errors import CheckpointError, DivergedError, UsageError
 from resnetkit.evaluation.intervals import wilson
 from resnetkit.training import sweep as sweeping
 from resnetkit.training import train as training
@@ -166,6 +166,14 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, digits_run: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="it is a file"):
         rk.sweep("digits", GRID, out=tmp_path / "file", quiet=True, **FEW)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": {}}', "x"])
+def test_a_damaged_book_is_told_in_a_line(content: str, tmp_path: Path, no_training) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"the sweep's book is damaged in .*sweep\.json"):
+        rk.sweep("digits", GRID, out=tmp_path, quiet=True, **FEW)
+    assert (tmp_path / "sweep.json").read_text() == content
 
 
 def test_several_processes_are_refused_in_a_line(tmp_path: Path, cli, monkeypatch) -> None:

@@ -241,6 +241,7 @@ def _concluded(images: Data, book: Book, reporter: Reporter) -> Sweep:
     winner = ranking[0].rows[0]
     if images.test is not None and book.test_of(winner.key) is None:
         reporter.line(f"test      opened for {winner.folder}")
+        # The run's own count of what opened its test split is noted here too.
         book.opening(winner.key)  # before: whoever is killed in between has seen nothing, and is counted
         book.tested(winner.key, _test(book.folder / winner.folder, images.test))
     book.write_table(ranking)
