@@ -169,7 +169,7 @@ def evaluate(
     name = str(source)
     folder = name not in NAMED_SETS
     given = source if isinstance(source, InPython) else name
-    settings = _settings(classifier, name, labelling)
+    settings = how_read(classifier, name, labelling)
     loaded = load_data(given, settings, data_root=data_root, whole=folder, channels=channels, reporter=reporter)
     for note in (*beside_named(name), *(f"left out: {passed.line}" for passed in loaded.left_out.values())):
         logger.info("%s", note)
@@ -192,7 +192,7 @@ def evaluate(
         found = [
             answer(
                 member,
-                _align(loaded, split, member),
+                aligned(loaded, split, member),
                 batch_size=max(1, batch_size // protocol.count),
                 workers=workers,
                 protocol=protocol,
@@ -222,7 +222,7 @@ def evaluate(
     return report
 
 
-def _settings(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
+def how_read(classifier: Classifier, name: str, labelling: Labelling | None) -> DataRecipe:
     """How the data are read: as for training, where they are what it was trained on. Raises `CheckpointError`."""
     origin, said = classifier.origin, {}
     try:
@@ -237,7 +237,7 @@ def _settings(classifier: Classifier, name: str, labelling: Labelling | None) ->
         raise CheckpointError("the model's recipe cannot be used", file=classifier.folder, why=str(error)) from error
 
 
-def _align(data: Data, split: Split, classifier: Classifier) -> Split:
+def aligned(data: Data, split: Split, classifier: Classifier) -> Split:
     """Number a split's labels as the classifier numbers its classes."""
     if data.channels != classifier.preprocess.channels and data.name in NAMED_SETS:
         raise DataError(

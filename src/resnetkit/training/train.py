@@ -65,6 +65,7 @@ def train(
     optimizer: Factory | None = None,
     callbacks: Sequence[object] = (),
     log: str | Sequence[str] = (),
+    score_test: bool = True,
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -82,6 +83,8 @@ def train(
     `quiet` says nothing on stderr; `reporter` says it elsewhere, or leaves the result to the caller.
     `network`, `loss`, `transform`, `optimizer`, `callbacks`: the user's own; see `training.hooks` and docs/hooks.md.
     `log`: "tensorboard", "wandb", "mlflow"; one that fails is switched off and ends nothing.
+    Without `score_test` the test split stays closed: the run is scored on the validation split alone, of which it then
+    learns nothing, and `metrics["split"]` is "validation".
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`. `model` may also be
     the name of a network or an `Arch`, of which the data say the channels and classes.
     Its `metrics` have the figures of the test split, `count, loss, top1, top5`, under `validation` those of the
@@ -106,6 +109,7 @@ def train(
         try:
             if not peers.alone:
                 request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | hooks.names()
+                request["score_test"] = score_test
                 _agree(peers, request | flat(changes), source, recipe, changes, own)
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
@@ -120,6 +124,8 @@ def train(
                 reporter.line(note)
             name = source if isinstance(source, InPython) else run.recipe.data.name
             images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
+            if not score_test:
+                images = replace(images, test=None, notes=[*images.notes, "the test split stays closed"])
             run, tried = _with_backbone(run, images, changes, peers, reporter)
             setup = replace(prepare(run, images, peers, reporter, hooks, loggers), backbones=tried)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
