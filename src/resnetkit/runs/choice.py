@@ -59,10 +59,10 @@ def choose_recipe(
             model["weights"] = published_for(model["name"], own=False) or "none"
         chosen = default_recipe(named, weights=model.get("weights"))
     settled = load_recipe(chosen, {**changes, "model": _with_network(model, chosen, say)})
-    own, now = load_recipe(chosen).model, settled.model
-    dropped = [key for key in _changed_by(own) if key not in model and getattr(now, key) != getattr(own, key)]
+    before, now = load_recipe(chosen).model, settled.model
+    dropped = [key for key in _changed_by(before) if key not in model and getattr(now, key) != getattr(before, key)]
     if dropped:
-        say("left out  %s: the recipe has them for %s", ", ".join(dropped), own.name)
+        say("left out  %s: the recipe has them for %s", ", ".join(dropped), before.name)
     return settled
 
 
