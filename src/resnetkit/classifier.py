@@ -6,6 +6,7 @@ folder where the network is one that it knows.
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +29,7 @@ from resnetkit.machine.device import Compute, Precision, choose
 from resnetkit.machine.notebook import table
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
-from resnetkit.networks.handmade import described
+from resnetkit.networks.handmade import described, made
 from resnetkit.networks.resnet import ResNet
 from resnetkit.networks.summary import summarise
 from resnetkit.novelty.unknown import Unknown, restored
@@ -43,6 +44,8 @@ MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
 MOST_UNKNOWN = 16 << 20
 """Bytes of `unknown.safetensors`: more than is ever written."""
+Own = nn.Module | Callable[[], nn.Module]
+"""A network of the user's own, or what makes it."""
 
 logger = logging.getLogger("resnetkit")
 
@@ -406,9 +409,9 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def load_classifier(
-    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: nn.Module | None = None
+    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: Own | None = None
 ) -> Classifier:
-    """Load a run folder or a model folder; `network` is for one that was trained with the user's own.
+    """Load a run folder or a model folder; `network` is for one that was trained with the user's own, or makes it.
 
     Raises `UsageError` (exit code 2) where there is none, `CheckpointError` (exit code 4) where it is damaged.
     """
@@ -424,13 +427,14 @@ def load_classifier(
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
     config, weights = read_json(folder / CONFIG), _read(folder / WEIGHTS, MOST_WEIGHTS)
+    own = made(network, str(config.get("architecture"))[:80]) if network is not None else None
     try:
         saved = documents.validated(_Saved, config.get("resnetkit"))
         preprocess = Preprocess(**saved.preprocess)
         if sha256(weights) != saved.sha256:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
-        if saved.arch is None or network is not None:
-            return _with_own_network(folder, config, saved, weights, network, choose(device, precision))
+        if saved.arch is None or own is not None:
+            return _with_own_network(folder, config, saved, weights, own, choose(device, precision))
         arch = Arch(**saved.arch)
         parameters = summarise(arch, arch.native_size).parameters
         if 2 * parameters > len(weights):
@@ -483,10 +487,11 @@ def _with_own_network(
     """
     name = str(config.get("architecture"))
     if saved.arch is not None:
-        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network=")
+        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network= or --plugin")
     if network is None:
         what = f"the network of the model is the user's own {name[:80]}"
-        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy="rk.load(…, network=…)")
+        remedy = "rk.load(…, network=…), or --plugin FILE"
+        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy=remedy)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except RuntimeError as error:

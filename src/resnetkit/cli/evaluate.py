@@ -13,11 +13,13 @@ from resnetkit.cli.options import (
     HowLabelled,
     Json,
     Model,
+    Plugin,
     Precision,
     Strict,
     Workers,
     importing,
 )
+from resnetkit.cli.plugin import network_of
 from resnetkit.cli.printing import answer, answer_json, aside
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
@@ -29,6 +31,7 @@ def evaluate_command(
     /,
     *,
     hints: ForWeights = None,
+    plugin: Plugin = None,
     labelling: HowLabelled = None,
     data_root: DataRoot = None,
     crops: Literal[1, 10] = 1,
@@ -92,7 +95,7 @@ def evaluate_command(
         from resnetkit.machine.console import Reporter
         from resnetkit.weights.load import load
 
-    classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
+    classifier = load(source, **vars(hints or Hints()), network=network_of(plugin), device=device, precision=precision)
     report = evaluate(
         classifier,
         data,

@@ -9,10 +9,12 @@ from resnetkit.cli.options import (
     Device,
     ForWeights,
     Model,
+    Plugin,
     Precision,
     Strict,
     importing,
 )
+from resnetkit.cli.plugin import network_of
 from resnetkit.cli.printing import answer_json, answer_table, aside
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
@@ -24,6 +26,7 @@ def predict_command(
     /,
     *,
     hints: ForWeights = None,
+    plugin: Plugin = None,
     top: int = 3,
     reject: Annotated[bool, Parameter(negative="")] = False,
     batch_size: int = 32,
@@ -55,7 +58,7 @@ def predict_command(
         from resnetkit.prediction.predict import predict_each
         from resnetkit.weights.load import load
 
-    classifier = load(source, **vars(hints or Hints()), device=device, precision=precision)
+    classifier = load(source, **vars(hints or Hints()), network=network_of(plugin), device=device, precision=precision)
     if reject:
         classifier.require_unknown()
     failed = 0

@@ -50,6 +50,9 @@ def run_study(
     folder holds the results of other settings.
     """
     require(seeds=seeds)
+    if quick and data_root is not None:
+        why = "a quick study is of the digits"
+        raise UsageError("--data-root would change nothing", why=why, remedy="leave it out")
     study = load_study(name)
     folder = Path(out) if out is not None else Path("studies") / (f"{name}-quick" if quick else name)
     reporter = Reporter()
