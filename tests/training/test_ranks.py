@@ -22,7 +22,7 @@ from progress import children, finish, is_alive, until
 from resnetkit.data.load import load_data
 from resnetkit.evaluation.answers import answer
 from resnetkit.evaluation.calibration import fit_temperature
-from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.score import score
 from resnetkit.machine.ranks import Ranks
 from resnetkit.runs import checkpoint
 

@@ -89,8 +89,8 @@ def evaluate_command(
     """
     require(batch_size=batch_size, workers=workers)
     with importing():
+        from resnetkit.evaluation import calibration, rejection
         from resnetkit.evaluation.evaluate import evaluate
-        from resnetkit.evaluation.rejection import describe
         from resnetkit.machine import torchrun
         from resnetkit.machine.console import Reporter
         from resnetkit.weights.load import load
@@ -124,8 +124,10 @@ def evaluate_command(
     else:
         print_figures(report, classifier.compute.describe())
         print_classes(report)
+        if "calibration" in report:
+            answer(calibration.describe(report["calibration"]))
         if reject:
-            answer(*describe(report["reject"]))
+            answer(*rejection.describe(report["reject"]))
         if report["seen"]:
             answer(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:

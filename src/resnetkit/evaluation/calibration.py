@@ -115,7 +115,7 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """For the journal and `--json`: the figures with the temperature, and under `…_uncalibrated` those without."""
         with_it, without = asdict(self.calibrated), asdict(self.uncalibrated)
-        found = with_it | {f"{name}_uncalibrated": value for name, value in without.items()}
+        found: dict[str, Any] = with_it | {f"{name}_uncalibrated": value for name, value in without.items()}
         found |= {name: list(found[name]) for name in ("bins", "bins_uncalibrated")}
         return {"temperature": self.temperature, "count": self.count} | found
 

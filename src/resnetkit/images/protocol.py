@@ -52,6 +52,11 @@ class ViewProtocol:
         """Views of a picture."""
         return self.crops * max(1, len(self.scales)) * (2 if self.flip else 1)
 
+    @property
+    def mirrors(self) -> str:
+        """Which views are mirrored, for people; empty where none is."""
+        return "five of ten crops are" if self.crops == 10 else "every second view is" if self.flip else ""
+
     def describe(self) -> str:
         """In a few words; empty where there is nothing to say."""
         parts = [

@@ -32,8 +32,8 @@ from resnetkit.errors import (
     UsageError,
 )
 from resnetkit.evaluation.answers import answer
-from resnetkit.evaluation.evaluate import score
 from resnetkit.evaluation.intervals import wilson
+from resnetkit.evaluation.score import score
 from resnetkit.machine.console import Reporter, duration
 from resnetkit.machine.storage import sha256
 from resnetkit.machine.torchrun import place
