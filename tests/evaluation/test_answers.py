@@ -159,7 +159,7 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities(pictures: Path) ->
 
 
 def test_an_ensemble_of_other_classes_is_refused(pictures: Path) -> None:
-    with pytest.raises(UsageError, match=r"other classes: green, yellow"):
+    with pytest.raises(UsageError, match=r"do not know the same classes: green is known to one of them only"):
         rk.evaluate(make(), pictures, ensemble=[make(classes=("blue", "red", "yellow"))])
 
 
