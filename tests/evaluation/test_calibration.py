@@ -83,7 +83,7 @@ def test_images_of_which_the_network_makes_no_numbers_are_left_out() -> None:
     broken[::3, 2] = [np.nan, np.inf, -np.inf, np.nan] * 5
     good = np.isfinite(broken).all(1)
     assert fit_temperature(broken, labels) == fit_temperature(logits[good], labels[good])
-    assert calibration(answers(broken, labels)).to_dict() == calibration(answers(logits[good], labels[good])).to_dict()
+    assert calibration(answers(broken, labels)) == calibration(answers(logits[good], labels[good]))
     assert calibration(answers(np.full((3, 2), np.nan), np.zeros(3, dtype=int))) is None
     assert calibration(answers(np.empty((0, 2)), np.zeros(0, dtype=int))) is None
 
@@ -144,25 +144,25 @@ def test_equal_confidence_shares_a_bin_so_that_the_order_of_images_does_not_matt
 def test_figures_stand_beside_those_without_the_temperature() -> None:
     logits, labels = drawn(4000, 2.0)
     temperature = fit_temperature(logits, labels)
-    report = calibration(answers(logits, labels, temperature)).to_dict()
+    report = calibration(answers(logits, labels, temperature))
     assert report["temperature"] == temperature
     assert report["ece"] < report["ece_uncalibrated"] / 4
     assert report["nll"] < report["nll_uncalibrated"]
     assert report["brier"] < report["brier_uncalibrated"]
-    plain = calibration(answers(logits, labels)).to_dict()
+    plain = calibration(answers(logits, labels))
     assert plain["ece"] == plain["ece_uncalibrated"] == report["ece_uncalibrated"]
     assert {"count", "bins", "bins_uncalibrated", "ece_by_chance", "ece_within_chance"} < set(report)
 
 
 def test_what_is_said_of_it_is_said_in_one_line() -> None:
     logits, labels = drawn(4000, 3.0)
-    sure = calibration(answers(logits, labels)).to_dict()
+    sure = calibration(answers(logits, labels))
     near = min(sure["bins"], key=lambda each: abs(each["confidence"] - 90))
     assert describe(sure) == (
         f"When it says {near['confidence']:.0f} % it is right {near['accuracy']:.0f} % of the time: "
         f"off by {sure['ece']:.1f} points on average."
     )
-    honest = describe(calibration(answers(logits, labels, 3.0)).to_dict())
+    honest = describe(calibration(answers(logits, labels, 3.0)))
     assert honest.endswith(" % of the time, as near as these images tell.")
     sure["bins"], sure["ece"] = [{"confidence": 100.0, "accuracy": 100.0}], 9.9
     assert max(map(len, (describe(sure), describe(sure | {"ece_within_chance": True}), honest))) <= 80

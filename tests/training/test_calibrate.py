@@ -32,11 +32,11 @@ def test_the_temperature_of_a_run_is_that_of_its_validation_split_with_the_best_
     assert classifier.temperature == config["temperature"] == temperature_by(classifier, "validation") != 1
     assert classifier.temperature != temperature_by(classifier, "test")
     end = json.loads((digits_run / "metrics.jsonl").read_text().splitlines()[-1])
-    told = calibration(answer(classifier, load_data("digits").validation)).to_dict()
+    told = calibration(answer(classifier, load_data("digits").validation))
     assert end["calibration"] == config["metrics"]["calibration"] == {"split": "validation"} | told
     assert told["nll"] < told["nll_uncalibrated"]
     unseen = calibration(answer(classifier, load_data("digits").test))
-    assert unseen.calibrated.nll < unseen.uncalibrated.nll
+    assert unseen["nll"] < unseen["nll_uncalibrated"]
 
 
 def test_a_run_that_is_stopped_and_goes_on_has_the_same_temperature_to_the_bit(

@@ -124,7 +124,7 @@ def evaluate_command(
     else:
         print_figures(report, classifier.compute.describe())
         print_classes(report)
-        if "calibration" in report:
+        if report["calibration"] is not None:
             answer(calibration.describe(report["calibration"]))
         if reject:
             answer(*rejection.describe(report["reject"]))

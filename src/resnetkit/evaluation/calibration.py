@@ -98,44 +98,33 @@ class Reliability:
     """Mean square of the difference between probabilities and truth, summed over classes: 0-2 (Brier 1950)."""
     nll: float
     """Mean negative log likelihood, in nats."""
-    bins: tuple[Bin, ...]
+    bins: list[Bin]
     """By rising confidence."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Figures of `count` images with a temperature, and without."""
+def calibration(answers: Answers) -> dict[str, Any] | None:
+    """How far the probabilities of answers can be believed; None where there are none with finite logits.
 
-    temperature: float
-    count: int
-    """Images whose logits are finite numbers."""
-    calibrated: Reliability
-    uncalibrated: Reliability
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the journal and `--json`: the figures with the temperature, and under `…_uncalibrated` those without."""
-        with_it, without = asdict(self.calibrated), asdict(self.uncalibrated)
-        found: dict[str, Any] = with_it | {f"{name}_uncalibrated": value for name, value in without.items()}
-        found |= {name: list(found[name]) for name in ("bins", "bins_uncalibrated")}
-        return {"temperature": self.temperature, "count": self.count} | found
+    For the journal and `--json`: `temperature`, `count` of images, the figures of `Reliability`, and the same figures
+    without the temperature under `…_uncalibrated`.
+    """
+    finite = np.isfinite(answers.logits).all(1)
+    if not finite.any():
+        return None
+    known = replace(answers, files=(), labels=answers.labels[finite], logits=answers.logits[finite])
+    found = asdict(reliability(known))
+    plain = asdict(reliability(replace(known, temperature=1.0)))
+    found |= {f"{name}_uncalibrated": value for name, value in plain.items()}
+    return {"temperature": known.temperature, "count": len(known)} | found
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """A line for people of what `to_dict` gives: what it is worth that a classifier says it is nearly sure."""
+    """A line for people of what `calibration` gives: what it is worth that a classifier says it is nearly sure."""
     near = min(found["bins"], key=lambda each: abs(each["confidence"] - 90))
     says = f"When it says {near['confidence']:.0f} % it is right {near['accuracy']:.0f} % of the time"
     if found["ece_within_chance"]:
         return f"{says}, as near as these images tell."
     return f"{says}: off by {found['ece']:.1f} points on average."
-
-
-def calibration(answers: Answers) -> Calibration | None:
-    """How far the probabilities of answers can be believed; None where there are none with finite logits."""
-    finite = np.isfinite(answers.logits).all(1)
-    if not finite.any():
-        return None
-    known = replace(answers, files=(), labels=answers.labels[finite], logits=answers.logits[finite])
-    return Calibration(known.temperature, len(known), reliability(known), reliability(replace(known, temperature=1.0)))
 
 
 def reliability(answers: Answers) -> Reliability:
@@ -152,9 +141,7 @@ def reliability(answers: Answers) -> Reliability:
         shares = (100 * float(confidence[inside].mean()), 100 * good / count, *wilson(good, count))
         bins.append(Bin(count, *(round(share, 4) for share in shares)))
     within = ece <= float(np.quantile(by_chance, 0.95))
-    return Reliability(
-        100 * ece, 100 * float(by_chance.mean()), within, float(brier.mean()), float(nll.mean()), tuple(bins)
-    )
+    return Reliability(100 * ece, 100 * float(by_chance.mean()), within, float(brier.mean()), float(nll.mean()), bins)
 
 
 def _in_rows(answers: Answers) -> Iterator[Answers]:

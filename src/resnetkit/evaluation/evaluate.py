@@ -90,8 +90,7 @@ def evaluate(
     opened = found.held and own_test(classifier, found.data, found.split)
     report["test_opened"] = count_opening(classifier, "evaluate") if opened else None
     report |= {"views": protocol.describe(), "ensemble": names[1:]}
-    if (measured := calibration(answers)) is not None:
-        report["calibration"] = measured.to_dict()
+    report["calibration"] = calibration(answers)
     if reject:
         report["reject"] = rejection(classifier, answers)
     if out is not None and ranks.first:

@@ -53,7 +53,7 @@ def _calibrated(answers: Answers | None, split: str) -> Calibrated:
     found = calibration(answers) if answers is not None else None
     if answers is None or found is None:
         return Calibrated(said="no temperature was fitted: there are no images for it; probabilities stay as they are")
-    said = f"temperature {found.temperature:.3g}, fitted on {found.count:,} images of {split}"
-    if found.count < FEWEST:
-        said = f"no temperature was fitted: {found.count} images of {split}, and it takes {FEWEST}"
-    return Calibrated(found.temperature, {"split": split} | found.to_dict(), said)
+    said = f"temperature {answers.temperature:.3g}, fitted on {found['count']:,} images of {split}"
+    if found["count"] < FEWEST:
+        said = f"no temperature was fitted: {found['count']} images of {split}, and it takes {FEWEST}"
+    return Calibrated(answers.temperature, {"split": split} | found, said)
