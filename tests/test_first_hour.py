@@ -12,7 +12,10 @@ import progress
 
 PAGE = Path(__file__).parents[1] / "docs" / "first-hour.md"
 BLOCKS = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-DEPENDS = re.compile(r"^(compute |time |more pictures |  points$|  the published head |  %$)")
+DEPENDS = re.compile(
+    r"^(compute |time |more pictures |  points$|  the published head |  %$"
+    r"|Most often |  \w+ answered as | (house|boat|balloon|tree) )"
+)
 """Beginnings of lines that tell of the machine, or that a digit may turn into their opposite, and of their rests."""
 
 

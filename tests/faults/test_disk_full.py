@@ -2,6 +2,7 @@
 
 import errno
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from faults.runs import assert_same, begin, points, whole
 from resnetkit.runs import checkpoint
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+SMALL_FILES = {resource.RLIMIT_FSIZE: 8192}
 IN_A_SAVE = re.compile(r"before (open|write|fsync|rename|mkdir|unlink|rmdir) checkpoints(?<!mkdir checkpoints)")
 
 
@@ -95,6 +97,23 @@ def test_a_line_of_the_journal_is_there_whole_or_not_at_all(home: Path) -> None:
     assert (out / "metrics.jsonl").read_bytes() == b""
     assert run(direct=begin("memory", home, out) | {"resume": True}).code == 0
     assert_same(out, whole("memory", home))
+
+
+def test_an_evaluation_is_written_whole_or_not_at_all(home: Path) -> None:
+    """The disk is full at the second of two files, or, by a limit of the system's own, at the first: both stay."""
+    out = home / "evaluation"
+    out.mkdir()
+    for name in ("predictions.csv", "evaluation.json"):
+        (out / name).write_text("mine")
+    words = ("evaluate", whole("short", home), "digits", "--out", out, "--overwrite")
+    second = partial(plants.fail, out, 0, errno.ENOSPC, every="before write .evaluation.json")
+    for name, fault in (("evaluation.json", {"plant": second}), ("predictions.csv", {"limits": SMALL_FILES})):
+        ended = run(*words, **fault)
+        assert (ended.code, ended.out) == (7, ""), ended.err
+        assert ended.error.endswith(f"{name}: no space left. Try: free some space, or another --out")
+        assert {path.name: path.read_text() for path in out.iterdir()} == dict.fromkeys(
+            ("predictions.csv", "evaluation.json"), "mine"
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs a small disk of its own")

@@ -71,6 +71,7 @@ def test_digits_are_learnt_and_the_run_is_written(digits_run: Path) -> None:
         "recipe.toml",
         "metrics.jsonl",
         "images.safetensors",
+        "test_opened.jsonl",
         "checkpoints",
         "model",
     }

@@ -50,7 +50,7 @@ def evaluate_command(
     json_output: Json = False,
     strict: Strict = False,
 ) -> int:
-    """Measure a trained model on labelled images: top-1, top-5, loss, every class.
+    """Measure a trained model on labelled images: top-1, top-5, loss.
 
     resnetkit evaluate runs/NAME fashion-mnist
     resnetkit evaluate runs/NAME photos/test

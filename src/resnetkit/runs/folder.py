@@ -3,6 +3,7 @@
 runs/NAME/
 ├── recipe.toml          the resolved recipe
 ├── metrics.jsonl        one object for every epoch, one for the end, and what happened on the way
+├── test_opened.jsonl    when its test split was scored, and by what
 ├── images.safetensors   which images it has seen, and the identity that its checkpoints have in common
 ├── checkpoints/         what going on needs
 └── model/               the result: model.safetensors and config.json
