@@ -41,7 +41,7 @@ CHUNK_VALUES = 1 << 21
 """Numbers of the images that are computed together: 8 MB, and some hundreds in a network's widest layer."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
-MOST_UNKNOWN = 16 << 20
+MOST_UNKNOWN = 64 << 20
 """Bytes of `unknown.safetensors`: more than is ever written."""
 
 logger = logging.getLogger("resnetkit")

@@ -129,8 +129,8 @@ def fit(place: Place, name: str, *, base: Base | None = None, images: Any = None
 
     `base` is `QUICK` in a quick look and else `PAPER`, where nothing is said; `changes` are keys of the recipe, nested
     as for `resnetkit.train`, and go before those of the base. It learns from `images`, a folder or what Python holds,
-    or from the study's own: CIFAR-10 is looked for in `place.data_root`, a folder with train/ and test/ in class folders, or torchvision's
-    layout. Raises what `resnetkit.train` raises.
+    or from the study's own: CIFAR-10 is looked for in `place.data_root`, a folder with train/ and test/ in class
+    folders, or torchvision's layout. Raises what `resnetkit.train` raises.
     """
     folder = place.folder / name
     data, root = place.images if images is None else (str(images) if isinstance(images, Path) else images, None)
