@@ -187,10 +187,17 @@ def _put_unknown(folder: Path, content: bytes) -> None:
     _set_unknown(folder, sha256=sha256(content))
 
 
+def _flip_unknown(folder: Path) -> None:
+    """The lowest bit of a number that could as well be another."""
+    content = bytearray((folder / "unknown.safetensors").read_bytes())
+    content[-4] ^= 1
+    (folder / "unknown.safetensors").write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda folder: (folder / "unknown.safetensors").write_bytes(b"another"),
+        _flip_unknown,
         lambda folder: (folder / "unknown.safetensors").unlink(),
         lambda folder: _put_unknown(folder, b"no tensors"),
         lambda folder: _put_unknown(folder, safetensors.torch.save({"known": torch.zeros(3)})),
