@@ -26,7 +26,7 @@ def test_of_validation_just_the_stated_share_is_refused(method: str, share: floa
     unknown = learnt(method, held_out=400, share=share)
     features, _, logits = known(400, seed=2)
     refused = int((unknown.score(features, logits) > unknown.threshold).sum())
-    assert refused == math.floor(share * 401)
+    assert refused == math.floor(share * 401) - 1  # with a new one among them, it would be the next to be refused
 
 
 def test_of_new_known_pictures_at_most_the_stated_share_is_refused_on_average() -> None:
