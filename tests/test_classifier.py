@@ -1,9 +1,11 @@
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 
@@ -13,6 +15,7 @@ from resnetkit.classifier import Classifier, Origin
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose
+from resnetkit.machine.storage import sha256
 
 
 def test_what_is_saved_gives_the_same_logits(digits_run: Path, tmp_path: Path) -> None:
@@ -149,3 +152,82 @@ def test_what_is_no_model_is_refused(digits_run: Path, tmp_path: Path) -> None:
     shutil.copytree(digits_run / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UsageError, match=r"its training is not finished. Try: resnetkit train --resume"):
         rk.load(tmp_path)
+
+
+def test_one_pass_gives_the_logits_to_the_bit_and_what_the_head_was_given(digits_run: Path) -> None:
+    classifier = rk.load(digits_run, device="cpu", precision="fp32")
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = []
+    hook = classifier.network.fc.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    logits, features = classifier.outputs(images)
+    hook.remove()
+    assert torch.equal(logits, classifier.logits(images))
+    assert torch.equal(features, given[0])
+    for size in (1, 2, 5):
+        parts = [classifier.invariant_outputs(part) for part in images.split(size)]
+        whole = classifier.invariant_outputs(images)
+        assert torch.equal(torch.cat([part for part, _ in parts]), whole[0])
+        assert torch.equal(torch.cat([part for _, part in parts]), whole[1])
+    assert classifier.invariant_outputs(images[:0])[1].shape == (0, 16)
+
+
+def test_the_score_of_novelty_comes_back_to_the_bit(digits_run: Path, tmp_path: Path) -> None:
+    one = rk.load(digits_run)
+    other = rk.load(one.save(tmp_path / "copy"))
+    assert other.unknown.to_bytes() == one.unknown.to_bytes()
+    assert (other.unknown.threshold, other.unknown.share) == (one.unknown.threshold, 0.05)
+    said = json.loads((tmp_path / "copy" / "config.json").read_text())["resnetkit"]["unknown"]
+    assert said["threshold"] == one.unknown.threshold
+
+
+def _former(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["resnetkit"]["unknown"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "unknown.safetensors").unlink()
+
+
+def test_a_former_artefact_loads_without_it(digits_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_run / "model", tmp_path / "model")
+    _former(tmp_path / "model")
+    assert rk.load(tmp_path / "model").unknown is None
+
+
+def _set_unknown(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["resnetkit"]["unknown"] |= changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _put_unknown(folder: Path, content: bytes) -> None:
+    (folder / "unknown.safetensors").write_bytes(content)
+    _set_unknown(folder, sha256=sha256(content))
+
+
+def _flip_unknown(folder: Path) -> None:
+    """The lowest bit of a number that could as well be another."""
+    content = bytearray((folder / "unknown.safetensors").read_bytes())
+    content[-4] ^= 1
+    (folder / "unknown.safetensors").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _flip_unknown,
+        lambda folder: (folder / "unknown.safetensors").unlink(),
+        lambda folder: _put_unknown(folder, b"no tensors"),
+        lambda folder: _put_unknown(folder, safetensors.torch.save({"known": torch.zeros(3)})),
+        lambda folder: os.truncate(folder / "unknown.safetensors", 1 << 40),
+        lambda folder: _set_unknown(folder, method="magic"),
+        lambda folder: _set_unknown(folder, method="mahalanobis"),
+        lambda folder: _set_unknown(folder, share=1.5),
+        lambda folder: _set_unknown(folder, sha256=None),
+    ],
+)
+def test_a_damaged_score_of_novelty_is_refused(harm, digits_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_run / "model", tmp_path / "model")
+    harm(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=f"the model is damaged in {tmp_path}") as refused:
+        rk.load(tmp_path / "model")
+    assert "\n" not in str(refused.value)

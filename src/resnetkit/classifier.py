@@ -42,7 +42,7 @@ CHUNK_VALUES = 1 << 21
 """Numbers of the images that are computed together: 8 MB, and some hundreds in a network's widest layer."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
-MOST_UNKNOWN = 16 << 20
+MOST_UNKNOWN = 64 << 20
 """Bytes of `unknown.safetensors`: more than is ever written."""
 Own = nn.Module | Callable[[], nn.Module]
 """A network of the user's own, or what makes it."""

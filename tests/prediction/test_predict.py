@@ -40,7 +40,7 @@ def test_every_file_gets_its_own_row(pictures: list[Path], batch_size: int, digi
 
 def test_rows_become_json(pictures: list[Path], digits_run: Path) -> None:
     rows = [row.to_dict() for row in rk.predict(rk.load(digits_run), pictures, top=1)]
-    assert set(rows[0]) == {"file", "status", "label", "probability", "top"}
+    assert set(rows[0]) == {"file", "status", "label", "probability", "top", "unknown", "unknown_score"}
     assert rows[2] == {"file": str(pictures[2]), "status": "error", "error": "the file is empty"}
 
 

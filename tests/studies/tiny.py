@@ -44,6 +44,9 @@ def tiny_study(monkeypatch: pytest.MonkeyPatch, name: str) -> Study:
             return shrink(monkeypatch, name, *grid, recipe={"epochs": 1})
         case "tutorials":
             return tiny_tutorials(monkeypatch)
+        case "unknown":
+            grid = combinations(left_out=("0", "1", "none"))
+            return shrink(monkeypatch, name, *grid, recipe={"epochs": 1, "model": NETS})
     raise ValueError(f"{name} has no small form: every study needs one here")
 
 

@@ -39,9 +39,8 @@ def describe(found: dict[str, Any]) -> list[str]:
     if found["top1"] is None:
         return [f"all {found['count']:,} are refused: they look like nothing that was learnt."]
     low, high = found["interval"]
-    answered = f"{found['answered']:,} of {found['count']:,} ({found['coverage']:.1f} %)"
-    wrong = f"{found['refused_wrong']:,} would have been wrong"
     return [
-        f"with --reject it answers {answered}, {found['top1']:.2f} % of them rightly,",
-        f"95 % interval {low:.1f} to {high:.1f}, and refuses {found['refused']:,} as unknown: {wrong}.",
+        f"with --reject it answers {found['answered']:,} of {found['count']:,} ({found['coverage']:.1f} %),",
+        f"{found['top1']:.2f} % of them rightly (95 % interval {low:.1f} to {high:.1f}),",
+        f"and refuses {found['refused']:,} as unknown, of which {found['refused_wrong']:,} would have been wrong.",
     ]
