@@ -139,11 +139,12 @@ def sweep(
     rows = make_rows(source, recipe, grid or {}, recipe_changes(changes))
     name = source if isinstance(source, InPython) else rows[0].recipe.data.name
     folder = Path(out) if out is not None else Path("sweeps") / Path(str(name)).resolve().name
-    book = Book.open(folder)
+    Book.open(folder)  # what cannot be is said before the images are read
     images = load_data(name, rows[0].recipe.data, data_root=data_root, reporter=reporter)
     if images.validation is None:
         raise DataError("there is nothing to rank rows by", file=images.name, remedy="a folder val/")
     with _alone_in(folder):
+        book = Book.open(folder)
         book.begin(images.name, sha256(images.validation.entries("validation", images.root).tobytes()))
         _run_rows(rows, source, images.validation, book, data_root, reporter)
         return _concluded(images, book, reporter)
