@@ -37,10 +37,10 @@ def test_every_key_of_a_recipe_can_be_given(cli) -> None:
 
 
 def test_a_list_on_the_command_line_stays_whole(cli, tmp_path) -> None:
-    """It is refused as one recipe is: three numbers are the depths of three stages, and there are two widths."""
+    """It is refused as a row's: three numbers are the depths of three stages, and there are two widths."""
     said = cli("sweep", "--model.depths", "1,1,1", "--model.widths", "8,16", "--out", tmp_path / "out")
     assert (said.code, said.out) == (2, "")
-    assert "widths" in said.err
+    assert "depths (1, 1, 1), widths (8, 16)" in " ".join(said.err.split())
 
 
 def test_a_flag_keeps_its_keys_and_only_those_that_were_given() -> None:

@@ -20,6 +20,11 @@ def test_equal_rows_are_one_and_text_is_what_it_says() -> None:
     assert len(make_rows("digits", None, {"optim.lr": [0.1, "0.10", "1e-1"]}, {})) == 1
 
 
+def test_one_value_needs_no_list() -> None:
+    (row,) = make_rows("digits", None, {"model": "resnet32", "seed": 3}, {})
+    assert (row.recipe.model.name, row.recipe.seed) == ("resnet32", 3)
+
+
 def test_a_key_that_does_nothing_in_a_row_is_left_out_of_it() -> None:
     rows = make_rows("photos", None, {"recipe": ["head", "finetune"], "optim.lr": [0.01, 0.1]}, {})
     assert [(row.recipe.transfer.mode, row.changes) for row in rows] == [

@@ -135,6 +135,12 @@ def test_a_row_that_fails_is_a_row_with_its_reason(tmp_path: Path, capfd) -> Non
     assert capfd.readouterr().err.count("failed:") == 2  # it would diverge again; the file may have come
 
 
+def test_where_no_row_comes_to_its_end_the_sweep_has_failed(tmp_path: Path) -> None:
+    for name, grid, kind in (("one", {"optim.lr": 1e30}, DivergedError), ("two", {"weights": "gone.pth"}, UsageError)):
+        with pytest.raises(kind, match="no row came to its end"):
+            rk.sweep("digits", grid, out=tmp_path / name, quiet=True, **FEW)
+
+
 def test_other_images_are_another_sweep(swept, tmp_path: Path) -> None:
     with pytest.raises(rk.errors.DataError, match="the validation images are others"):
         rk.sweep("digits", GRID, out=swept.folder, quiet=True, **{**FEW, "data": {"validation": 0.2}})

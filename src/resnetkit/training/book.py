@@ -103,6 +103,11 @@ class Book:
             if "failed" in row
         }
 
+    @property
+    def all_final(self) -> bool:
+        """Whether every row has diverged."""
+        return all(row.get("final", False) for row in self.kept["rows"].values())
+
     def varied(self) -> tuple[str, ...]:
         """Keys in which rows differ, in the order of a recipe, the seed last."""
         rows = [row["settings"] for row in self.kept["rows"].values()]

@@ -71,7 +71,7 @@ def make_rows(
     one that does nothing in any row, and a recipe that cannot be.
     """
     seed_last = sorted(grid.items(), key=lambda each: each[0] == "seed")
-    named = {SHORT.get(key, key): list(values) for key, values in seed_last}
+    named = {SHORT.get(key, key): _several(values) for key, values in seed_last}
     for short, key in SHORT.items():
         if short in grid and key in grid:
             raise UsageError(f"{short} and {key} are two", why="they are one key", remedy="one of them")
@@ -100,6 +100,11 @@ def make_rows(
             refuse_idle(choose_recipe(source, recipe, _nested({key: named[key][0]}, changes), None), [key])
     _refuse_other_images(list(rows.values()))
     return list(rows.values())
+
+
+def _several(values: Any) -> list[Any]:
+    """The values of a key; one that is no list is the only one."""
+    return list(values) if isinstance(values, list | tuple | range) else [values]
 
 
 def _refuse(key: str, values: Sequence[Any]) -> None:

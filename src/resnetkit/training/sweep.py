@@ -127,7 +127,8 @@ def sweep(
     `out` is `sweeps/DATA` by default. The same call goes on where it was stopped, within a row too; one with another
     grid adds rows to those that are there. Rows that differ in the seed alone are averaged.
     A row that diverges, or cannot be trained, is a row with its reason. What meets all rows ends the sweep: `DataError`
-    (exit code 3), `StorageError` (7), `StoppedError` (130). Raises `UsageError` (exit code 2) for a grid that cannot
+    (exit code 3), `StorageError` (7), `StoppedError` (130). Where no row comes to its end, `DivergedError` (5), or
+    `UsageError` where not all have diverged. Raises `UsageError` (exit code 2) for a grid that cannot
     be, and under `torchrun`.
     """
     if not place().alone:
@@ -139,11 +140,12 @@ def sweep(
     rows = make_rows(source, recipe, grid or {}, recipe_changes(changes))
     name = source if isinstance(source, InPython) else rows[0].recipe.data.name
     folder = Path(out) if out is not None else Path("sweeps") / Path(str(name)).resolve().name
-    book = Book.open(folder)
+    Book.open(folder)  # what cannot be is said before the images are read
     images = load_data(name, rows[0].recipe.data, data_root=data_root, reporter=reporter)
     if images.validation is None:
         raise DataError("there is nothing to rank rows by", file=images.name, remedy="a folder val/")
     with _alone_in(folder):
+        book = Book.open(folder)
         book.begin(images.name, sha256(images.validation.entries("validation", images.root).tobytes()))
         _run_rows(rows, source, images.validation, book, data_root, reporter)
         return _concluded(images, book, reporter)
@@ -178,7 +180,7 @@ def _run_rows(
 ) -> None:
     """Run every row that has not ended yet, and score it on the validation split."""
     left = [row for row in rows if not book.ended(row.key)]
-    reporter.line(f"sweep     {len(rows)} rows, {len(rows) - len(left)} of them done, in {book.folder}")
+    reporter.line(f"sweep     {len(rows) - len(left)} of {len(rows)} rows are done, in {book.folder}")
     timed = False
     with reporter.progress(len(rows), len(rows) - len(left), unit="rows", rate=None) as progress:
         for number, row in enumerate(left, len(rows) - len(left) + 1):
@@ -237,7 +239,8 @@ def _concluded(images: Data, book: Book, reporter: Reporter) -> Sweep:
     ranking, failed = rank(book.scored()), book.failed()
     if not ranking:
         row, why = next(iter(failed.items()))
-        raise DivergedError("no row came to its end", file=book.folder, why=f"{row}: {why}")
+        kind = DivergedError if book.all_final else UsageError
+        raise kind("no row came to its end", file=book.folder, why=f"{row}: {why}")
     winner = ranking[0].rows[0]
     if images.test is not None and book.test_of(winner.key) is None:
         reporter.line(f"test      opened for {winner.folder}")
