@@ -5,6 +5,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -140,6 +141,10 @@ class Classifier:
     def predict(self, inputs: Any, **options: Any) -> list[Any]:
         """What is on pictures: `resnetkit.predict` with this classifier."""
         return _door().predict(self, inputs, **options)
+
+    def iter_predict(self, inputs: Any, **options: Any) -> Iterator[Any]:
+        """The same, one by one, for any number of pictures: `resnetkit.iter_predict` with this classifier."""
+        return _door().iter_predict(self, inputs, **options)
 
     def evaluate(self, data: Any, **options: Any) -> dict[str, Any]:
         """How good it is on labelled images: `resnetkit.evaluate` with this classifier."""

@@ -1,46 +1,58 @@
-"""From inputs to answers: files are decoded by threads, and computed in batches."""
+"""From inputs to answers, in order and in bounded memory: files are decoded while the network computes others."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.images.memory import picture
 from resnetkit.prediction.answer import Prediction
-from resnetkit.prediction.inputs import find_pictures
+from resnetkit.prediction.inputs import Input, iter_inputs
 from resnetkit.recipes.ranges import require
 
 BATCH_SIZE = 32
+AHEAD = 2
+"""Pieces of work for each thread that are begun before their answers are asked for."""
+MOST_DECODERS = 16
 
 
-def predict_each(
-    classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: int = BATCH_SIZE
+def predict_inputs(
+    classifier: Classifier,
+    inputs: Iterable[Input],
+    *,
+    top: int = 5,
+    batch_size: int = BATCH_SIZE,
+    protocol: Any = None,
 ) -> Iterator[Prediction]:
-    """Predictions one by one, as they are ready: one for each picture, also for a file that cannot be read.
+    """Exactly one for each input, in their order; the same to the bit whatever stands beside it, and for every batch.
 
-    Raises `UsageError` (exit code 2) for a number that cannot be, and as `find_pictures` does.
+    Inputs are asked for in the thread that asks for predictions, a bounded number ahead. Whoever stops early, closes
+    the iterator or lets it go leaves no thread behind. `batch_size` is for speed only.
     """
     require(top=top, batch_size=batch_size)
-    top = min(top, len(classifier.classes))
-    found = find_pictures(inputs, classifier.preprocess.channels)
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(found), batch_size):
-            chunk = found[start : start + batch_size]
-            decoded = list(pool.map(lambda each: _read(classifier, *each), chunk))
-            good = [pixels for pixels in decoded if not isinstance(pixels, DataError)]
-            rows = iter(classifier.probabilities(torch.stack(good)).cpu() if good else ())
-            for (name, _), outcome in zip(chunk, decoded, strict=True):
-                if isinstance(outcome, DataError):
-                    yield Prediction(name, error=outcome.reason)
-                    continue
-                best = next(rows).topk(top)
-                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                yield Prediction(name, tuple((classifier.classes[label], share) for label, share in pairs))
+    return _Stream(classifier, top=top, batch_size=batch_size).predictions(inputs)
+
+
+@checked("inputs", "top", "batch_size", classifier="resnetkit.load(FOLDER)")
+def iter_predict(
+    classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: int = BATCH_SIZE
+) -> Iterator[Prediction]:
+    """As `predict`, one by one: for any number of pictures, of which only a few are in memory at a time.
+
+    An iterator of inputs is asked for a bounded number ahead, in the thread that asks for predictions.
+    """
+    found = iter_inputs(inputs, classifier.preprocess.channels)
+    return predict_inputs(classifier, found, top=top, batch_size=batch_size)
 
 
 @checked("top", "batch_size", classifier="resnetkit.load(FOLDER)")
@@ -51,12 +63,92 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
     them, or a batch of one dimension more; they are prepared as files are. Their `file` is their number.
     A file that cannot be read, or is no image, gets a prediction with `error` set; it takes no other file's place.
     """
-    return list(predict_each(classifier, inputs, top=top, batch_size=batch_size))
+    return list(iter_predict(classifier, inputs, top=top, batch_size=batch_size))
 
 
-def _read(classifier: Classifier, name: str, source: Any) -> torch.Tensor | DataError:
-    look = classifier.preprocess
-    try:
-        return look.read(source) if isinstance(source, Path) else look.pixels(picture(source, look.channels, name))
-    except DataError as error:
-        return error
+Decoded = Tensor | DataError
+"""What the network sees of one picture, uint8 (C, size, size), or why there is nothing to see."""
+
+
+class _Stream:
+    """The way of pictures through threads.
+
+    On the CPU a thread decodes a piece of work and computes it, alone, while others do the same: no thread waits for
+    another, and the processor has always something to do. On other devices, and with a network of the user's own,
+    which may not be asked from several threads, threads decode, and the one that asks for answers computes.
+    """
+
+    def __init__(self, classifier: Classifier, *, top: int, batch_size: int) -> None:
+        self.classifier, self.top, self.stop = classifier, min(top, len(classifier.classes)), Event()
+        chunk = classifier.chunk
+        self.piece = -(-batch_size // chunk) * chunk
+        self.side_by_side = classifier.device.type == "cpu" and classifier.ours
+        self.threads = torch.get_num_threads() if self.side_by_side else min(os.cpu_count() or 1, MOST_DECODERS)
+
+    def predictions(self, inputs: Iterable[Input]) -> Iterator[Prediction]:
+        source, waiting = iter(inputs), deque[tuple[list[Input], Future[Any]]]()
+        pool = ThreadPoolExecutor(self.threads, "predict")
+        try:
+            self._begin(pool)
+            while True:
+                while len(waiting) < AHEAD * self.threads and (piece := list(islice(source, self.piece))):
+                    waiting.append((piece, pool.submit(self._work, piece)))
+                if not waiting:
+                    return
+                piece, work = waiting.popleft()
+                decoded, logits = work.result()
+                yield from self._answers(piece, decoded, self._logits(decoded) if logits is None else logits)
+        finally:
+            self.stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(self, pool: ThreadPoolExecutor) -> None:
+        """Start all threads; where they compute, with one thread each, while everything else stays as it was."""
+        if not self.side_by_side:
+            return
+        before, ready = torch.get_num_threads(), Barrier(self.threads + 1)
+
+        def alone() -> None:
+            torch.set_num_threads(1)
+            ready.wait()
+
+        for _ in range(self.threads):
+            pool.submit(alone)
+        ready.wait()
+        torch.set_num_threads(before)
+
+    def _work(self, piece: list[Input]) -> tuple[list[Decoded], Tensor | None]:
+        decoded = [self._decode(each) for each in piece if not self.stop.is_set()]
+        return decoded, self._logits(decoded) if self.side_by_side and not self.stop.is_set() else None
+
+    def _decode(self, given: Input) -> Decoded:
+        look, source = self.classifier.preprocess, given.source
+        try:
+            if isinstance(source, DataError):
+                return source
+            if isinstance(source, Path):
+                return look.read(source)
+            return look.pixels(picture(source, look.channels, given.name))
+        except DataError as error:
+            return error
+
+    def _logits(self, decoded: list[Decoded]) -> Tensor:
+        """Of the pictures that could be read, (N, classes), on the CPU."""
+        seen = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
+        if not seen:
+            return torch.empty(0, len(self.classifier.classes))
+        images = self.classifier.preprocess.normalise(self.classifier.compute.tensor(torch.stack(seen)))
+        return self.classifier.invariant_logits(images).cpu()
+
+    def _answers(self, piece: list[Input], decoded: list[Decoded], logits: Tensor) -> Iterator[Prediction]:
+        """Here logits, (N, classes), become what is said of the pictures."""
+        probabilities = self.classifier.calibrated(logits)
+        rows = zip(*probabilities.topk(self.top), probabilities.numpy(), strict=True)
+        for given, outcome in zip(piece, decoded, strict=True):
+            if isinstance(outcome, DataError):
+                yield Prediction(given.name, error=outcome.reason)
+                continue
+            shares, labels, each = next(rows)
+            best = zip(labels.tolist(), shares.tolist(), strict=True)
+            top = tuple((self.classifier.classes[label], share) for label, share in best)
+            yield Prediction(given.name, top, probabilities=each)
