@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,11 @@ def _was_here(folder: Path, seen: set[tuple[int, int]]) -> bool:
 def _is_systems(name: str) -> bool:
     """Whether a file is hidden, or one of those that systems put into folders."""
     return name.startswith(".") or name.lower() in filenames.SYSTEM_FILES
+
+
+def is_aside(parts: Sequence[str]) -> bool:
+    """Whether a file, of these folders and this name, is hidden or a system's own, or lies in such a folder."""
+    return _is_systems(parts[-1]) or any(map(_is_system_folder, parts[:-1]))
 
 
 def _is_system_folder(name: str) -> bool:

@@ -57,6 +57,7 @@ def answer(
     classifier: Classifier, split: Split, *, batch_size: int = BATCH_SIZE, workers: int | None = None
 ) -> Answers:
     """Logits of every image of a split, the same to the bit for every batch size and number of workers."""
+    classifier = classifier.folded()
     lost: dict[str, str] = {}
     rows: list[np.ndarray] = []
     waiting: list[torch.Tensor] = []

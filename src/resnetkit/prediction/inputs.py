@@ -1,4 +1,4 @@
-"""What to look at, one by one: files, what is in folders, and pictures in memory, each with its name."""
+"""What to look at, one by one: files, what is in folders and archives, pictures in memory, each with its name."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from resnetkit.arguments import shortened
 from resnetkit.data.walk import iter_files
 from resnetkit.errors import DataError, UsageError
 from resnetkit.images.memory import SHAPES, is_array, is_picture, pictures
+from resnetkit.prediction.archives import Packed, holds_members, iter_packed
 from resnetkit.prediction.stdin import names_on_stdin
 
 STDIN = "-"
@@ -27,18 +28,18 @@ class Input:
 
     name: str
     source: Any
-    """The path of a file, a picture in memory, or, where there is none of them, the `DataError` that says why."""
+    """The `Path` of a file, a `Packed` one, a picture in memory, or the `DataError` that says why there is none."""
 
 
 def iter_inputs(given: Any, channels: int) -> Iterator[Input]:
     """Exactly one for each picture that is meant, in the order in which they are given; nothing is read ahead.
 
     A file stands for itself, whatever its name; a folder for every file below it, sorted, but for hidden files and
-    those of the system; a pattern such as `photos/*.jpg`, of which there is no file, for what it fits, sorted; `-` for
-    the files whose names are on stdin, each of which is one picture. Pictures in memory are PIL images, arrays and
-    tensors, by `images.memory`; an array may be a batch. They are called by their number, or by the file that Pillow
-    opened. `given` is one of these, a list, or an iterator, which is asked for one at a time. `channels` are those that
-    the network sees.
+    those of the system; a zip or a tar for the files in it, in their order; a pattern such as `photos/*.jpg`, of which
+    there is no file, for what it fits, sorted; `-` for the files whose names are on stdin, each of which is one
+    picture. Pictures in memory are PIL images, arrays and tensors, by `images.memory`; an array may be a batch. They
+    are called by their number, or by the file that Pillow opened. `given` is one of these, a list, or an iterator,
+    which is asked for one at a time. `channels` are those that the network sees.
     Raises `UsageError` (exit code 2) for anything else, `DataError` (exit code 3) where there is nothing to look at.
     """
     if is_array(given):
@@ -112,13 +113,18 @@ def _of_path(given: str | Path) -> Iterator[Input]:
 
 def _of_place(name: str) -> Iterator[Input]:
     """What one name of something on disk stands for."""
-    if not os.path.isdir(name):  # noqa: PTH112 - it says no of names that are too long
+    found: Iterator[tuple[str, Path | Packed | DataError]]
+    if os.path.isdir(name):  # noqa: PTH112 - it says no of names that are too long
+        found = ((str(file), file) for file in iter_files(Path(name)))
+    elif holds_members(Path(name)):
+        found = iter_packed(Path(name))
+    else:
         yield _file(name)
         return
     empty = True
-    for file in iter_files(Path(name)):
+    for each in found:
         empty = False
-        yield Input(str(file), file)
+        yield Input(*each)
     if empty:
         yield Input(name, DataError(NOTHING, file=name))
 

@@ -4,19 +4,23 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier, Event, Lock
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.images.memory import picture
+from resnetkit.images.reading import with_image
 from resnetkit.prediction.answer import Prediction
+from resnetkit.prediction.archives import Packed
 from resnetkit.prediction.inputs import Input, iter_inputs
 from resnetkit.recipes.ranges import require
 
@@ -66,7 +70,7 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
     return list(iter_predict(classifier, inputs, top=top, batch_size=batch_size))
 
 
-Decoded = Tensor | DataError
+Decoded = Tensor | str
 """What the network sees of one picture, uint8 (C, size, size), or why there is nothing to see."""
 
 
@@ -79,7 +83,8 @@ class _Stream:
     """
 
     def __init__(self, classifier: Classifier, *, top: int, batch_size: int) -> None:
-        self.classifier, self.top, self.stop = classifier, min(top, len(classifier.classes)), Event()
+        self.classifier, self.top, self.stop = classifier.folded(), min(top, len(classifier.classes)), Event()
+        self.turn = Lock()  # one PIL image may be given several times, and no two threads may decode it
         chunk = classifier.chunk
         self.piece = -(-batch_size // chunk) * chunk
         self.side_by_side = classifier.device.type == "cpu" and classifier.ours
@@ -125,12 +130,16 @@ class _Stream:
         look, source = self.classifier.preprocess, given.source
         try:
             if isinstance(source, DataError):
-                return source
+                return source.reason
             if isinstance(source, Path):
                 return look.read(source)
-            return look.pixels(picture(source, look.channels, given.name))
+            if isinstance(source, Packed):
+                return with_image(given.name, look.pixels, look.channels, source.read())
+            with self.turn if isinstance(source, Image.Image) else nullcontext():
+                image = picture(source, look.channels, given.name)
+            return look.pixels(image)
         except DataError as error:
-            return error
+            return error.reason
 
     def _logits(self, decoded: list[Decoded]) -> Tensor:
         """Of the pictures that could be read, (N, classes), on the CPU."""
@@ -145,8 +154,8 @@ class _Stream:
         probabilities = self.classifier.calibrated(logits)
         rows = zip(*probabilities.topk(self.top), probabilities.numpy(), strict=True)
         for given, outcome in zip(piece, decoded, strict=True):
-            if isinstance(outcome, DataError):
-                yield Prediction(given.name, error=outcome.reason)
+            if isinstance(outcome, str):
+                yield Prediction(given.name, error=outcome)
                 continue
             shares, labels, each = next(rows)
             best = zip(labels.tolist(), shares.tolist(), strict=True)
