@@ -201,6 +201,21 @@ def test_a_network_of_ones_own_is_asked_by_one_thread(files: list[Path]) -> None
     assert own.asking == {threading.get_ident()}
 
 
+def test_views_of_a_picture_are_averaged(classifier: rk.Classifier, files: list[Path]) -> None:
+    class Mirrored:
+        def views(self, image: Image.Image, look: rk.Preprocess) -> torch.Tensor:
+            pixels = look.pixels(image)
+            return torch.stack([pixels, pixels.flip(-1)])
+
+    rows = list(predict_inputs(classifier, iter_inputs(files[1:63], 3), protocol=Mirrored()))
+    for file, row in zip(files[1:63], rows, strict=True):
+        seen = classifier.preprocess.read(file)[None]
+        expected = (classifier.probabilities(seen) + classifier.probabilities(seen.flip(-1)))[0] / 2
+        assert row.probabilities == pytest.approx(expected.numpy(), abs=1e-6)
+    (alone,) = predict_inputs(classifier, iter_inputs(files[40], 3), protocol=Mirrored())
+    assert said([alone]) == said([rows[39]])
+
+
 def test_no_input_is_no_row(classifier: rk.Classifier) -> None:
     assert list(predict_inputs(classifier, iter(()))) == []
 

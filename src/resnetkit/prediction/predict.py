@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from threading import Barrier, Event, Lock
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -18,6 +18,7 @@ from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.images.memory import picture
+from resnetkit.images.preprocess import Preprocess
 from resnetkit.images.reading import with_image
 from resnetkit.prediction.answer import Prediction
 from resnetkit.prediction.archives import Packed
@@ -30,21 +31,30 @@ AHEAD = 2
 MOST_DECODERS = 16
 
 
+class Views(Protocol):
+    """Which views of a picture are averaged."""
+
+    def views(self, image: Image.Image, look: Preprocess) -> Tensor:
+        """An upright picture to uint8 (views, C, size, size)."""
+        ...
+
+
 def predict_inputs(
     classifier: Classifier,
     inputs: Iterable[Input],
     *,
     top: int = 5,
     batch_size: int = BATCH_SIZE,
-    protocol: Any = None,
+    protocol: Views | None = None,
 ) -> Iterator[Prediction]:
     """Exactly one for each input, in their order; the same to the bit whatever stands beside it, and for every batch.
 
     Inputs are asked for in the thread that asks for predictions, a bounded number ahead. Whoever stops early, closes
-    the iterator or lets it go leaves no thread behind. `batch_size` is for speed only.
+    the iterator or lets it go leaves no thread behind. `batch_size` is for speed only. With a `protocol`, probabilities
+    are the mean of those of its views of a picture.
     """
     require(top=top, batch_size=batch_size)
-    return _Stream(classifier, top=top, batch_size=batch_size).predictions(inputs)
+    return _Stream(classifier, protocol, top=top, batch_size=batch_size).predictions(inputs)
 
 
 @checked("inputs", "top", "batch_size", classifier="resnetkit.load(FOLDER)")
@@ -71,7 +81,7 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
 
 
 Decoded = Tensor | str
-"""What the network sees of one picture, uint8 (C, size, size), or why there is nothing to see."""
+"""What the network sees of one picture, uint8 (views, C, size, size), or why there is nothing to see."""
 
 
 class _Stream:
@@ -82,8 +92,9 @@ class _Stream:
     which may not be asked from several threads, threads decode, and the one that asks for answers computes.
     """
 
-    def __init__(self, classifier: Classifier, *, top: int, batch_size: int) -> None:
+    def __init__(self, classifier: Classifier, protocol: Views | None, *, top: int, batch_size: int) -> None:
         self.classifier, self.top, self.stop = classifier.folded(), min(top, len(classifier.classes)), Event()
+        self.protocol = protocol
         self.turn = Lock()  # one PIL image may be given several times, and no two threads may decode it
         chunk = classifier.chunk
         self.piece = -(-batch_size // chunk) * chunk
@@ -127,27 +138,35 @@ class _Stream:
         return decoded, self._logits(decoded) if self.side_by_side and not self.stop.is_set() else None
 
     def _decode(self, given: Input) -> Decoded:
-        look, source = self.classifier.preprocess, given.source
+        channels, source = self.classifier.preprocess.channels, given.source
         try:
             if isinstance(source, DataError):
                 return source.reason
             if isinstance(source, Path):
-                return look.read(source)
+                return with_image(source, self._see, channels)
             if isinstance(source, Packed):
-                return with_image(given.name, look.pixels, look.channels, source.read())
+                return with_image(given.name, self._see, channels, source.read())
             with self.turn if isinstance(source, Image.Image) else nullcontext():
-                image = picture(source, look.channels, given.name)
-            return look.pixels(image)
+                image = picture(source, channels, given.name)
+            return self._see(image)
         except DataError as error:
             return error.reason
 
+    def _see(self, image: Image.Image) -> Tensor:
+        look = self.classifier.preprocess
+        return look.pixels(image)[None] if self.protocol is None else self.protocol.views(image, look)
+
     def _logits(self, decoded: list[Decoded]) -> Tensor:
         """Of the pictures that could be read, (N, classes), on the CPU."""
-        seen = [pixels for pixels in decoded if isinstance(pixels, Tensor)]
+        classifier, seen = self.classifier, [views for views in decoded if isinstance(views, Tensor)]
         if not seen:
-            return torch.empty(0, len(self.classifier.classes))
-        images = self.classifier.preprocess.normalise(self.classifier.compute.tensor(torch.stack(seen)))
-        return self.classifier.invariant_logits(images).cpu()
+            return torch.empty(0, len(classifier.classes))
+        parts = torch.cat(seen).split(classifier.chunk)  # floats of one chunk at a time: ten views of many are much
+        normal = (classifier.preprocess.normalise(classifier.compute.tensor(part)) for part in parts)
+        logits = torch.cat([classifier.invariant_logits(images) for images in normal]).cpu()
+        if self.protocol is None:
+            return logits
+        return torch.stack([each.softmax(1).mean(0).log() for each in logits.split([len(views) for views in seen])])
 
     def _answers(self, piece: list[Input], decoded: list[Decoded], logits: Tensor) -> Iterator[Prediction]:
         """Here logits, (N, classes), become what is said of the pictures."""
