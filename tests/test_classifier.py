@@ -51,6 +51,23 @@ def test_the_origin_of_a_run_survives_its_file(digits_run: Path) -> None:
     assert rk.load(digits_run).origin == Origin("digits", 0.1)
 
 
+@pytest.mark.parametrize("temperature", [0.013, 0.7, 1.0, 3.7, 97.0])
+def test_no_temperature_changes_the_order_of_answers(temperature: float, digits_run: Path) -> None:
+    """Ties that are in the logits, and those that dividing and rounding make of neighbours."""
+    classifier = replace(rk.load(digits_run, device="cpu", precision="fp32"), temperature=temperature)
+    draw = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(20_000, 10, generator=draw)
+    logits[:5000] = logits[:5000].round()
+    logits[5000:10_000, 1:] = logits[5000:10_000, :1].nextafter(torch.tensor(float("inf")))
+    labels, shares = classifier.ranked(logits, 3)
+    assert labels[:, 0].tolist() == logits.numpy().argmax(1).tolist()
+    assert torch.equal(labels, replace(classifier, temperature=1.0).ranked(logits, 3)[0])
+    best = shares.gather(1, labels)
+    assert bool((best.diff(dim=1) <= 0).all())
+    assert torch.equal(best[:, 0], shares.max(1).values)
+    torch.testing.assert_close(shares.double(), (logits.double() / temperature).softmax(1), rtol=1e-4, atol=1e-7)
+
+
 def test_predictions_come_from_evaluation_mode_and_move_no_statistics(digits_run: Path, tmp_path: Path) -> None:
     """Somebody went on training the network: BatchNorm must not learn from what is predicted."""
     classifier = rk.load(digits_run, device="cpu", precision="fp32")

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from resnetkit.data.shards.write import shard as shard
     from resnetkit.doctor.check import check as check
     from resnetkit.doctor.check import manifest as manifest
+    from resnetkit.evaluation.compare import compare as compare
     from resnetkit.evaluation.evaluate import evaluate as evaluate
     from resnetkit.images.preprocess import Preprocess as Preprocess
     from resnetkit.networks.arch import Arch as Arch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resnetkit.runs.verification import verify_resume as verify_resume
     from resnetkit.studies.laboratory import run_study as run_study
     from resnetkit.training.hooks import STOP as STOP
+    from resnetkit.training.sweep import sweep as sweep
     from resnetkit.training.train import train as train
     from resnetkit.weights.hub import push as push
     from resnetkit.weights.load import create_model as create_model
@@ -41,6 +43,7 @@ _HOME = {
     "ResNet": "networks.resnet",
     "STOP": "training.hooks",
     "check": "doctor.check",
+    "compare": "evaluation.compare",
     "create_model": "weights.load",
     "evaluate": "evaluation.evaluate",
     "from_pretrained": "weights.load",
@@ -54,6 +57,7 @@ _HOME = {
     "run_study": "studies.laboratory",
     "shard": "data.shards.write",
     "summarise": "networks.summary",
+    "sweep": "training.sweep",
     "train": "training.train",
     "verify_resume": "runs.verification",
 }

@@ -1,11 +1,12 @@
 """The artefact: a network with its preprocessing, its classes, its recipe and its figures, in one folder.
 
-`model.safetensors` and `config.json`; no pickle. timm opens the folder where the network is one that it knows.
+`model.safetensors`, `config.json` and, where it can tell strangers, `unknown.safetensors`; no pickle. timm opens the
+folder where the network is one that it knows.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -29,18 +30,23 @@ from resnetkit.machine.notebook import table
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.networks.folding import fold
-from resnetkit.networks.handmade import described
+from resnetkit.networks.handmade import described, made
 from resnetkit.networks.resnet import ResNet
 from resnetkit.networks.summary import summarise
+from resnetkit.novelty.unknown import Unknown, restored
 
 FORMAT = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, UNKNOWN = "model.safetensors", "config.json", "unknown.safetensors"
 NAMED = 10
 """Classes that are named before the others are left out."""
 CHUNK_VALUES = 1 << 21
 """Numbers of the images that are computed together: 8 MB, and some hundreds in a network's widest layer."""
 MOST_WEIGHTS = 16 << 30
 """Bytes of `model.safetensors`: more than the largest `Arch` needs."""
+MOST_UNKNOWN = 16 << 20
+"""Bytes of `unknown.safetensors`: more than is ever written."""
+Own = nn.Module | Callable[[], nn.Module]
+"""A network of the user's own, or what makes it."""
 
 logger = logging.getLogger("resnetkit")
 
@@ -76,6 +82,8 @@ class Classifier:
     """False where nobody has said what the classes are called, and they are numbered."""
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are as often right as they say (Guo et al. 2017)."""
+    unknown: Unknown | None = None
+    """By what it tells pictures that look like nothing it has learnt; None where nobody has measured that."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
@@ -165,6 +173,24 @@ class Classifier:
         self.network.eval()
         with self.compute.tuned(), self.compute.autocast():
             logits = self.network(self.compute.images(images)).float()
+        return self._checked(logits)
+
+    @torch.inference_mode()
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `logits`, in one pass with what the head was given: float32 features (N, num_features).
+
+        None in their place for a network of the user's own, of which nobody knows what is its head.
+        """
+        if not self.ours:
+            return self.logits(images), None
+        self.network.eval()
+        with self.compute.tuned(), self.compute.autocast():
+            maps = self.network.forward_features(self.compute.images(images))
+            features = self.network.forward_head(maps, pre_logits=True)
+            logits = self.network.fc(features).float()
+        return self._checked(logits), features.float()
+
+    def _checked(self, logits: Tensor) -> Tensor:
         if logits.shape[1] != len(self.classes):
             raise UsageError(
                 f"the head has {logits.shape[1]} outputs and there are {len(self.classes)} class names",
@@ -202,11 +228,38 @@ class Classifier:
         Kernels are chosen by the shape of a batch, and differ in the last bits. Here every batch has `chunk` images,
         the last one filled up with zeros; in one shape the place of an image makes no difference.
         """
+        return self.invariant_outputs(images)[0]
+
+    def invariant_outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `outputs`, and as `invariant_logits` not depending on N."""
         parts = []
         for part in images.split(self.chunk):
             filled = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self.chunk - len(part)))
-            parts.append(self.logits(filled)[: len(part)])
-        return torch.cat(parts) if parts else self.logits(images)
+            logits, features = self.outputs(filled)
+            parts.append((logits[: len(part)], features[: len(part)] if features is not None else None))
+        if not parts:
+            return self.outputs(images)
+        found = [features for _, features in parts if features is not None]
+        return torch.cat([logits for logits, _ in parts]), torch.cat(found) if found else None
+
+    def strangeness(self, logits: Tensor, features: Tensor | None) -> Tensor | None:
+        """What `outputs` gives to scores of novelty, float32 (N,) on the CPU: beyond `unknown.threshold` is unknown.
+
+        None where the classifier has no such score, or it is of another network.
+        """
+        if self.unknown is None or features is None or features.shape[1] != self.unknown.width:
+            return None
+        return self.unknown.score(features, logits)
+
+    def require_unknown(self) -> Unknown:
+        """The score of novelty. Raises `UsageError` (exit code 2) where there is none, with what to do."""
+        if self.unknown is None:
+            raise UsageError(
+                "the model cannot tell what it does not know",
+                why="that was not measured, as of weights from elsewhere, or cannot be, of networks of your own",
+                remedy="the same without --reject, or a model that `resnetkit train` made",
+            )
+        return self.unknown
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 pixels as `preprocess` gives them, (N, C, size, size), to calibrated probabilities (N, classes)."""
@@ -215,6 +268,14 @@ class Classifier:
     def calibrated(self, logits: Tensor) -> Tensor:
         """Logits (N, classes) to probabilities (N, classes), with the temperature that was fitted."""
         return (logits / self.temperature).softmax(1)
+
+    def ranked(self, logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """The `top` classes of logits (N, classes), best first, int64 (N, top), and probabilities (N, classes).
+
+        The order is that of the logits, and of equals that of the classes: probabilities are rounded, and with another
+        temperature two of them may become one.
+        """
+        return logits.sort(dim=1, descending=True, stable=True).indices[:, :top], self.calibrated(logits)
 
     def save(self, folder: str | Path, *, remember: bool = True) -> Path:
         """Write the artefact, and `remember` where.
@@ -229,7 +290,13 @@ class Classifier:
             tensors = {name: value.clone() for name, value in tensors.items()}  # some may be one and the same
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         replace_file(folder / WEIGHTS, weights)
-        config = json.dumps(self._config(arch, sha256(weights)), indent=2, ensure_ascii=False)
+        about = self._config(arch, sha256(weights))
+        if self.unknown is not None and arch is not None and self.unknown.width == arch.out_widths[-1]:
+            novelty = self.unknown.to_bytes()
+            replace_file(folder / UNKNOWN, novelty)
+            said = {"method": self.unknown.method, "share": self.unknown.share, "sha256": sha256(novelty)}
+            about["resnetkit"]["unknown"] = said | {"threshold": self.unknown.threshold}
+        config = json.dumps(about, indent=2, ensure_ascii=False)
         if arch is None:
             logger.info("%s: weights alone; whoever loads them needs the network: rk.load(…, network=…)", folder)
         # Of a class folder whose name is not UTF-8 there are lone surrogates, and so escaped JSON has them too.
@@ -310,6 +377,14 @@ def numbers(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
+class _SavedUnknown(BaseModel):
+    """What an artefact's settings say of its score of novelty, which lies beside."""
+
+    method: str
+    share: Annotated[float, Field(gt=0, lt=1)]
+    sha256: str
+
+
 class _Saved(BaseModel):
     """Our own section of an artefact's settings."""
 
@@ -319,6 +394,7 @@ class _Saved(BaseModel):
     classes: Annotated[tuple[str, ...], Field(fail_fast=True)]
     named: bool = True
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    unknown: _SavedUnknown | None = None
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     sha256: str
@@ -352,9 +428,9 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def load_classifier(
-    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: nn.Module | None = None
+    folder: str | Path, *, device: str = "auto", precision: Precision = "auto", network: Own | None = None
 ) -> Classifier:
-    """Load a run folder or a model folder; `network` is for one that was trained with the user's own.
+    """Load a run folder or a model folder; `network` is for one that was trained with the user's own, or makes it.
 
     Raises `UsageError` (exit code 2) where there is none, `CheckpointError` (exit code 4) where it is damaged.
     """
@@ -370,13 +446,14 @@ def load_classifier(
             why, remedy = "no such folder", "the folder that `resnetkit train` named"
         raise UsageError("there is no model", file=folder, why=why, remedy=remedy)
     config, weights = read_json(folder / CONFIG), _read(folder / WEIGHTS, MOST_WEIGHTS)
+    own = made(network, str(config.get("architecture"))[:80]) if network is not None else None
     try:
         saved = documents.validated(_Saved, config.get("resnetkit"))
         preprocess = Preprocess(**saved.preprocess)
         if sha256(weights) != saved.sha256:
             raise CheckpointError("the model is damaged", file=folder / WEIGHTS, why="its SHA-256 is another")
-        if saved.arch is None or network is not None:
-            return _with_own_network(folder, config, saved, weights, network, choose(device, precision))
+        if saved.arch is None or own is not None:
+            return _with_own_network(folder, config, saved, weights, own, choose(device, precision))
         arch = Arch(**saved.arch)
         parameters = summarise(arch, arch.native_size).parameters
         if 2 * parameters > len(weights):
@@ -385,6 +462,7 @@ def load_classifier(
             raise ValueError("its classes, its channels and its network do not go together")
         network = ResNet(arch, initialise=False)
         network.load_state_dict(safetensors.torch.load(weights))
+        unknown = _load_unknown(folder / UNKNOWN, saved.unknown, network.num_features)
     except CheckpointError:
         raise
     except (UsageError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -401,7 +479,22 @@ def load_classifier(
         folder,
         saved.named,
         saved.temperature,
+        unknown,
     )
+
+
+def _load_unknown(file: Path, said: _SavedUnknown | None, width: int) -> Unknown | None:
+    """The score of novelty beside a network of `width` features. Raises `CheckpointError` (exit code 4)."""
+    if said is None:
+        return None
+    content = _read(file, MOST_UNKNOWN)
+    if sha256(content) != said.sha256:
+        raise CheckpointError("the model is damaged", file=file, why="its SHA-256 is another")
+    try:
+        return restored(content, said.method, said.share, width)
+    except ValueError as error:
+        why = str(error).partition("\n")[0][:300]
+        raise CheckpointError("the model is damaged", file=file, why=why) from error
 
 
 def _with_own_network(
@@ -413,10 +506,11 @@ def _with_own_network(
     """
     name = str(config.get("architecture"))
     if saved.arch is not None:
-        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network=")
+        raise CheckpointError("the network is one of ours", file=folder, remedy="the same without network= or --plugin")
     if network is None:
         what = f"the network of the model is the user's own {name[:80]}"
-        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy="rk.load(…, network=…)")
+        remedy = "rk.load(…, network=…), or --plugin FILE"
+        raise CheckpointError(what, file=folder, why="only its weights are saved", remedy=remedy)
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except RuntimeError as error:

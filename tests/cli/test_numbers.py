@@ -28,6 +28,7 @@ from resnetkit.studies.laboratory import run_study
 
 WORDS = {
     "evaluate": ("resnet20.cifar10", "digits"),
+    "compare": ("resnet20.cifar10", "resnet8.digits", "digits"),
     "predict": ("resnet20.cifar10", "photos"),
     "check": ("photos",),
     "shard": ("photos", "--out", "shards"),
@@ -97,6 +98,7 @@ def test_callers_from_python_are_told_too(value: Any, photos: Path, tmp_path: Pa
         lambda: rk.load("resnet20.cifar10", size=value),
         lambda: evaluate(classifier, "digits", batch_size=value),
         lambda: evaluate(classifier, "digits", workers=value),
+        lambda: rk.compare([classifier, classifier], "digits", batch_size=value),
         lambda: check(photos, workers=value),
         lambda: shard(photos, out, megabytes=value),
         lambda: shard(photos, out, validation=value),

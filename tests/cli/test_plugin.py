@@ -1,10 +1,15 @@
 """`--plugin`: what it may be, and that its errors are one line with file and line."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from torch import nn
 
+import resnetkit as rk
 from resnetkit.cli.plugin import load_plugin
 from resnetkit.errors import HookError, UsageError
 
@@ -68,3 +73,32 @@ def test_the_command_line_trains_with_it(tmp_path: Path, cli) -> None:
     done = cli(*words, "--plugin", tmp_path / "plugin_run.py")
     assert done.code == 0
     assert "ended at 2" in done.out
+
+
+def test_a_model_with_a_network_of_the_plugin_is_used_on_the_command_line(tmp_path: Path, cli) -> None:
+    plugin = tmp_path / "plugin_net.py"
+    plugin.write_text("from torch import nn\nnetwork = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    (tmp_path / "plugin_bare.py").write_text("callbacks = []\n")
+    (tmp_path / "plugin_five.py").write_text("network = lambda: 5\n")
+    run, picture = tmp_path / "run", tmp_path / "three.png"
+    words = ("train", "digits", "--plugin", plugin, "--steps", 20, "--data.limit", 100, "--out", run, "--json")
+    figures = json.loads(cli(*words).out)
+    again = json.loads(cli("evaluate", run, "digits", "--plugin", plugin, "--json").out)
+    assert [again[key] for key in ("top1", "loss", "count")] == [figures[key] for key in ("top1", "loss", "count")]
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    assert json.loads(cli("predict", run, picture, "--plugin", plugin, "--json").out)["label"] in "0123456789"
+    assert rk.load(run, network=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).classes == tuple("0123456789")
+    for flags, code, said in (
+        ((), 4, "or --plugin FILE"),
+        (("--plugin", tmp_path / "plugin_bare.py"), 2, "the plugin has no network"),
+        (("--plugin", tmp_path / "plugin_five.py"), 2, "gives a int. Try: a torch.nn.Module"),
+    ):
+        done = cli("predict", run, picture, *flags)
+        assert (done.code, said in done.err) == (code, True), done.err
+    done = cli("evaluate", "resnet8.digits", "digits", "--plugin", plugin)
+    assert (done.code, "one of ours" in done.err) == (4, True), done.err
+
+
+def test_verify_resume_hands_its_plugin_on(cli) -> None:
+    done = cli("verify-resume", "--plugin", "nowhere.py")
+    assert (done.code, "there is no plugin in nowhere.py" in done.err) == (2, True), done.err

@@ -60,6 +60,7 @@ def harmless(text: str) -> bool:
 COMMANDS = {
     "train": ("train", "{photos}", "--out", "{out}", *SMALL),
     "evaluate": ("evaluate", "{run}", "{photos}", "--include-seen", "--workers", 0),
+    "compare": ("compare", "{run}", "{run}/model", "{photos}", "--include-seen", "--workers", 0),
     "predict": ("predict", "{run}", "{photos}"),
     "check": ("check", "{photos}", "--workers", 1),
     "shard": ("shard", "{photos}", "--out", "{out}"),

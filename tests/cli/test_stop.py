@@ -56,7 +56,7 @@ def test_what_is_kept_are_the_best_weights_so_far(stopped: tuple[Path, str], cap
     classifier = rk.load(run)
     assert f"its training is not finished: the best weights so far, of step {best['step']:,} of" in caplog.text
     assert classifier.metrics["top1"] == best["validation_top1"]
-    from resnetkit.evaluation.evaluate import score
+    from resnetkit.evaluation.score import score
 
     again = score(classifier, load_data("digits").validation)
     assert (again.top1, again.loss) == (best["validation_top1"], pytest.approx(best["validation_loss"], abs=1e-3))

@@ -12,7 +12,7 @@ import resnetkit as rk
 from conftest import TINY
 from outside import read_outside, refused
 from pictures import fill, png, samples, write_tar
-from resnetkit.data import archive, members
+from resnetkit.data import members
 from resnetkit.data.archive import holds_folders, unpack
 from resnetkit.data.load import load_data
 from resnetkit.data.shards.read import names_shards

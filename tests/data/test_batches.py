@@ -12,6 +12,7 @@ from resnetkit.data.splits import Files, Images
 from resnetkit.errors import DataError
 from resnetkit.images.augment import Augment
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from resnetkit.images.protocol import ViewProtocol
 from resnetkit.machine.device import choose
 from resnetkit.randomness import permutation
 from resnetkit.recipes.schema import AugmentRecipe
@@ -99,20 +100,32 @@ def test_training_ends_where_nothing_of_a_batch_is_left(workers: int, files: Fil
     assert caught.value.file == str(files.paths[order.step(1)[1][0]])
 
 
-@pytest.mark.parametrize("ten_crops", [False, True])
+PROTOCOLS = [ViewProtocol(), ViewProtocol(crops=10), ViewProtocol(scales=(12, 24), flip=True)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_what_is_lost_in_evaluation_is_named_by_its_batch(batch_size: int, ten_crops: bool, files: Files) -> None:
+def test_what_is_lost_in_evaluation_is_named_by_its_batch(
+    batch_size: int, protocol: ViewProtocol, files: Files
+) -> None:
     """Also where nothing of the batch is left; the others come in their order."""
     for number in (2, 3, 9):
         files.paths[number].unlink()
     preprocess = Preprocess(16, IMAGENET_MEAN, IMAGENET_STD, resize=20)
-    batches = list(evaluation_batches(files, preprocess, CPU, batch_size=batch_size, ten_crops=ten_crops))
+    batches = list(evaluation_batches(files, preprocess, CPU, batch_size=batch_size, protocol=protocol))
     assert len(batches) == -(-len(files) // batch_size)
     for number, batch in enumerate(batches):
         mine = range(number * batch_size, min((number + 1) * batch_size, len(files)))
         assert batch.lost == {str(files.paths[i]): "no such file" for i in mine if i in (2, 3, 9)}
         assert batch.labels.tolist() == [int(files.labels[i]) for i in mine if i not in (2, 3, 9)]
-        assert batch.images.shape == (len(batch.labels) * (10 if ten_crops else 1), 3, 16, 16)
+        assert batch.images.shape == (len(batch.labels) if protocol.plain else 0, 3, 16, 16)
+        assert len(batch.views) == (0 if protocol.plain else len(batch.labels))
+        for label, views in zip(batch.labels, batch.views, strict=not protocol.plain):
+            index = next(i for i in mine if i not in (2, 3, 9) and int(files.labels[i]) == int(label))
+            assert [view.shape[0] for view in views] == [10] if protocol.crops == 10 else [2, 2]
+            mine = range(index + 1, mine.stop)
+            for one, other in zip(views, protocol.views(files.image(index, 3), preprocess), strict=True):
+                assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])

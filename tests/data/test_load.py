@@ -85,6 +85,24 @@ def test_fashion_mnist_is_found_and_never_downloaded(tmp_path: Path) -> None:
     assert gzip  # torchvision would look for archives only when it downloads
 
 
+OUTSIDE = {"digits": "digits come with scikit-learn", "photos": "it is for named sets"}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_data_root_for_what_does_not_lie_there_is_refused(name: str, photos: Path, tmp_path: Path, cli) -> None:
+    data = photos if name == "photos" else name
+    for command in (("train", data, "--out", tmp_path / "run"), ("evaluate", "resnet8.digits", data)):
+        done = cli(*command, "--data-root", tmp_path)
+        assert (done.code, f"--data-root would change nothing in {data}: {OUTSIDE[name]}" in done.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_quick_study_takes_no_data_root(tmp_path: Path, cli) -> None:
+    done = cli("study", "degradation", "--quick", "--data-root", tmp_path, "--out", tmp_path / "study")
+    assert (done.code, "a quick study is of the digits" in done.err) == (2, True), done.err
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize(("name", "kind", "folder"), [("cifar10", "CIFAR10", 10), ("cifar100", "CIFAR100", 100)])
 def test_cifar_is_read_from_torchvisions_layout(
     name: str, kind: str, folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

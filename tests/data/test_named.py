@@ -7,6 +7,7 @@ import gc
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
+from resnetkit.data import named
 from resnetkit.data.load import load_data
 from resnetkit.errors import DataError
 
@@ -88,3 +90,12 @@ def test_a_picture_of_a_named_set_is_called_by_its_place_there(tmp_path: Path) -
         for index in range(len(split)):
             number = int(re.fullmatch(rf"fashion-mnist {part} #(\d+)", split.name(index))[1])
             assert np.array_equal(split.pixels[index, 0].numpy(), theirs.data[number].numpy())
+
+
+def test_digits_are_scikit_learns_with_and_without_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = load_digits(return_X_y=True)
+    for found in (find_spec("sklearn"), None):
+        monkeypatch.setattr("resnetkit.data.named.find_spec", lambda _, found=found: found)
+        ours = named._digits_as_published()
+        np.testing.assert_array_equal(ours[0], values)
+        np.testing.assert_array_equal(ours[1], labels)

@@ -54,6 +54,8 @@ FORMS: dict[str, Callable[[Image.Image], Any]] = {
     "floats": lambda image: tensor(image).float() / 255,
     "array": np.asarray,
     "array of floats": lambda image: np.asarray(image, dtype=np.float32) / 255,
+    "wide integers": lambda image: tensor(image).int(),
+    "floats to 255": lambda image: tensor(image).float(),
     "transparent": lambda image: image.convert("RGBA"),
 }
 
@@ -167,8 +169,8 @@ def test_items_that_fail_are_left_out_and_named() -> None:
     assert sum(map(len, (data.train, data.validation, data.test))) == 22
 
 
-def relabelled(label: Any) -> Dataset:
-    class Labels(Drawn):
+def relabelled(label: Any, of: type[Drawn] = Drawn) -> Dataset:
+    class Labels(of):
         def __getitem__(self, number: int) -> tuple[Any, Any]:
             return super().__getitem__(number)[0], label
 
@@ -178,14 +180,15 @@ def relabelled(label: Any) -> Dataset:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (lambda: Drawn(form=lambda image: (tensor(image).float() / 255 - 0.5) / 0.2), "without Normalize"),
+        (lambda: Drawn(form=lambda image: (tensor(image).float() / 255 - 0.5) / 0.2), "before they were normalised"),
         (lambda: Drawn(form=v2.RandomCrop(8)), "another picture each time"),
         (lambda: Drawn(form=lambda image: "a.jpg"), "dataset[0] is no image"),
-        (lambda: Drawn(form=lambda image: tensor(image).int()), "dataset[0] is of int32"),
         (lambda: Drawn(form=lambda image: torch.zeros(2, 5, 4, 4)), "dataset[0] is no image"),
         (lambda: relabelled(torch.zeros(3)), "dataset[0] has no label"),
         (lambda: relabelled(None), "dataset[0] has no label"),
         (lambda: relabelled(0.5), "dataset[0] has no label"),
+        (lambda: relabelled(3, Named), "the label of dataset[0] cannot be 3: its classes are 3"),
+        (lambda: relabelled(-1, Named), "the label of dataset[0] cannot be -1: its classes are 3"),
         (lambda: relabelled(1), "there is one class only (1)"),
         (lambda: TensorDataset(torch.zeros(4, 3, 8, 8)), "dataset[0] is no image with its label"),
         (lambda: DataLoader(Drawn()), "Try: loader.dataset"),

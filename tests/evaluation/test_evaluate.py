@@ -18,8 +18,8 @@ from pictures import draw, fill
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
 from resnetkit.errors import DataError, UsageError
-from resnetkit.evaluation.evaluate import score
 from resnetkit.evaluation.metrics import Tally
+from resnetkit.evaluation.score import score
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import choose
 

@@ -202,6 +202,12 @@ def before_step(which: int | None, act: Callable[[], object]) -> None:
     Stepper.__call__ = step
 
 
+def before_step_of_all(number: int, act: Callable[[], object]) -> None:
+    """Do something before the n-th of all steps, of however many runs."""
+    steps = itertools.count()
+    before_step(None, lambda: act() if next(steps) == number else None)
+
+
 def wait_to_be_asked() -> None:
     """Wait until somebody has asked this process to stop, which goes on then."""
     while not signal.getsignal(signal.SIGTERM).__self__.number:

@@ -39,8 +39,6 @@ def test_batches_in_memory_are_resized_as_files_are() -> None:
     many = preprocess.batch(to_tensor(image).unsqueeze(0))[0].int()
     assert (one - many).abs().max() <= 1
     assert torch.equal(one, many)
-    crops = preprocess.ten_crops_batch(to_tensor(image).unsqueeze(0))[0]
-    assert torch.equal(preprocess.ten_crops(image), crops)
 
 
 SEEN = [(8, None), (28, None), (32, None), (96, None), (224, 256), (24, 16)]
@@ -64,7 +62,7 @@ def test_every_small_picture_is_the_same_from_a_file_and_in_memory(
             memory = ours.batch(to_tensor(image).unsqueeze(0))[0]
             assert file.shape == (3, size, size)
             assert torch.equal(file, memory), (width, height)
-            assert ours._resized(image).size == theirs(image).size, (width, height)
+            assert ours.resized(image).size == theirs(image).size, (width, height)
 
 
 def test_a_set_of_the_right_size_is_handed_through() -> None:

@@ -18,6 +18,7 @@ from conftest import untrained
 from pictures import draw, fill
 from resnetkit.data.load import load_data
 from resnetkit.evaluation.answers import answer
+from resnetkit.images.protocol import ViewProtocol
 from resnetkit.prediction.answer import Prediction
 from resnetkit.prediction.inputs import Input, iter_inputs
 from resnetkit.prediction.predict import predict_inputs
@@ -202,17 +203,12 @@ def test_a_network_of_ones_own_is_asked_by_one_thread(files: list[Path]) -> None
 
 
 def test_views_of_a_picture_are_averaged(classifier: rk.Classifier, files: list[Path]) -> None:
-    class Mirrored:
-        def views(self, image: Image.Image, look: rk.Preprocess) -> torch.Tensor:
-            pixels = look.pixels(image)
-            return torch.stack([pixels, pixels.flip(-1)])
-
-    rows = list(predict_inputs(classifier, iter_inputs(files[1:63], 3), protocol=Mirrored()))
+    rows = list(predict_inputs(classifier, iter_inputs(files[1:63], 3), protocol=ViewProtocol(flip=True)))
     for file, row in zip(files[1:63], rows, strict=True):
         seen = classifier.preprocess.read(file)[None]
         expected = (classifier.probabilities(seen) + classifier.probabilities(seen.flip(-1)))[0] / 2
         assert row.probabilities == pytest.approx(expected.numpy(), abs=1e-6)
-    (alone,) = predict_inputs(classifier, iter_inputs(files[40], 3), protocol=Mirrored())
+    (alone,) = predict_inputs(classifier, iter_inputs(files[40], 3), protocol=ViewProtocol(flip=True))
     assert said([alone]) == said([rows[39]])
 
 

@@ -122,6 +122,7 @@ def test_whatever_is_raised_stays_within(error: BaseException) -> None:
     assert "\n" not in said[0]
 
 
+@pytest.mark.timeout(60)  # where the wait has no limit
 def test_a_logger_that_hangs_keeps_nobody_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, "PATIENCE", 0.05)
     never, said = threading.Event(), []

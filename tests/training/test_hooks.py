@@ -15,7 +15,7 @@ from faults.harness import run
 from faults.runs import assert_same, same_tensors
 from resnetkit.data.load import load_data
 from resnetkit.errors import CheckpointError, HookError, UsageError
-from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.score import score
 from resnetkit.randomness import torch_seed
 
 OWN = Path(__file__).parent / "own.py"

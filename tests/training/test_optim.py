@@ -1,8 +1,11 @@
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import progress
 from resnetkit.networks.resnet import build
 from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import OptimRecipe
@@ -13,6 +16,7 @@ from resnetkit.training.optim import (
     optimizer_tensors,
     parameter_groups,
     restore_optimizer,
+    without_compiler,
 )
 
 
@@ -95,3 +99,35 @@ def test_the_average_matches_the_formula() -> None:
             value.mul_(keep).add_(net.state_dict()[key].double(), alpha=1 - keep)
     for key, value in expected.items():
         torch.testing.assert_close(average.module.state_dict()[key].double(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_an_optimizer_without_the_compiler_is_pytorchs_to_the_bit(name: str) -> None:
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    ends, states = [], []
+    for make in (kind, without_compiler(kind)):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        optimizer = make(layer.parameters(), 0.1, weight_decay=0.01, fused=True)
+        told: list[int] = []
+        optimizer.register_step_post_hook(lambda *_, told=told: told.append(1))
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        assert isinstance(optimizer, kind)
+        assert len(told) == 3
+        ends.append(layer.weight)
+        states.append(optimizer.state_dict())
+    assert torch.equal(*ends)
+    assert str(states[0]) == str(states[1])
+
+
+def test_a_short_run_imports_neither_compiler_nor_scipy(tmp_path: Path) -> None:
+    code = (
+        "import sys, resnetkit as rk\n"
+        f"rk.train('digits', out={str(tmp_path / 'run')!r}, quiet=True, epochs=1, data={{'limit': 64}})\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'scipy', 'sklearn', 'sympy'} & set(sys.modules)))"
+    )
+    assert progress.run([sys.executable, "-c", code]).stdout == "[]\n"

@@ -20,7 +20,9 @@ from faults.harness import Case, start, wait
 from faults.runs import assert_same
 from progress import children, finish, is_alive, until
 from resnetkit.data.load import load_data
-from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.answers import answer
+from resnetkit.evaluation.calibration import fit_temperature
+from resnetkit.evaluation.score import score
 from resnetkit.machine.ranks import Ranks
 from resnetkit.runs import checkpoint
 
@@ -138,6 +140,12 @@ def test_ranks_score_every_image_once(undisturbed: Path) -> None:
     assert end["count"] == figures.count == 359  # an odd number for two ranks
     assert end["top1"] == figures.top1
     assert end["loss"] == pytest.approx(figures.loss, rel=1e-6)
+
+
+def test_the_temperature_of_two_ranks_is_that_of_one(undisturbed: Path) -> None:
+    classifier = rk.load(undisturbed)
+    found = answer(classifier, load_data("digits").validation)
+    assert classifier.temperature == fit_temperature(found.logits, found.labels) != 1
 
 
 def test_one_rank_killed_ends_all_and_resuming_is_exact(undisturbed: Path, tmp_path: Path) -> None:

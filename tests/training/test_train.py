@@ -19,7 +19,7 @@ from resnetkit.data.load import load_data
 from resnetkit.data.order import Order
 from resnetkit.data.splits import Images, class_weights
 from resnetkit.errors import CheckpointError, DivergedError, UsageError
-from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.score import score
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.randomness import torch_seed
 

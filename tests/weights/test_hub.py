@@ -163,6 +163,7 @@ def test_the_card_says_what_was_measured(digits_run: Path) -> None:
     (metric,) = about["model-index"][0]["results"][0]["metrics"]
     assert metric["value"] == pytest.approx(classifier.metrics["top1"] / 100, abs=1e-5)
     assert f"{classifier.metrics['top1']:.2f} %" in text
+    assert f"| logits are divided by this before the softmax | {classifier.temperature:.6g} |" in text
     assert "[optim]" in text
 
 

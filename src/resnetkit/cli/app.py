@@ -38,7 +38,8 @@ app = App(
 )
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "predict", "check", "verify-resume", "shard", "push", "study", "summary", "list"),
+    *("demo", "train", "sweep", "evaluate", "compare", "predict", "check", "verify-resume", "shard", "push"),
+    *("study", "summary", "list"),
 )
 
 LONGEST = 4 * 80 - len("error: ")
@@ -87,7 +88,7 @@ def _run(words: Sequence[str]) -> object:
     """Carry out a command; gives what it returns."""
     if ALL in words:
         return print_all(app, words)
-    if any("," in word for word in words) and any(word.startswith("--") for word in words):
+    if any("," in word for word in words) and any(word.startswith("--") for word in words) and words[0] != "sweep":
         from resnetkit.cli.keys import lists
 
         words = list(with_lists_apart(words, lists()))

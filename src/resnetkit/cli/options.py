@@ -25,6 +25,9 @@ Precision = Annotated[
     Parameter(help="auto chooses by the hardware."),
 ]
 DataRoot = Annotated[Path | None, Parameter(group=SELDOM, help="Where named sets lie; nothing is downloaded there.")]
+Plugin = Annotated[
+    str | None, Parameter(group=SELDOM, help="A Python file, or module, with the network that was trained.")
+]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")]
 Strict = Annotated[bool, Parameter(negative="", help="Exit with 9 where an input could not be read.")]
 Model = Annotated[str, Parameter(name="MODEL", help="A run's folder, a model's, a file, a hub id, a name.")]

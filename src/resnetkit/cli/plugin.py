@@ -10,6 +10,16 @@ from resnetkit.errors import UsageError, blaming
 NAMES = ("network", "loss", "transform", "optimizer", "callbacks")
 
 
+def network_of(plugin: str | None) -> Any:
+    """The network of a plugin, or what makes it, for a model that was trained with it. Raises as `load_plugin`."""
+    if plugin is None:
+        return None
+    found = load_plugin(plugin)
+    if "network" not in found:
+        raise UsageError("the plugin has no network", file=plugin, why="a model takes no more", remedy="without it")
+    return found["network"]
+
+
 def load_plugin(name: str) -> dict[str, Any]:
     """What a plugin has of `NAMES`, as arguments of `train`.
 

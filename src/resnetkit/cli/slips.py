@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": ("fit", "finetune", "fine-tune", "learn", "resume"),
     "evaluate": ("eval", "test", "val", "validate", "score", "benchmark"),
+    "compare": ("diff", "versus", "mcnemar"),
+    "sweep": ("tune", "grid", "search", "hpo", "gridsearch"),
     "predict": ("inference", "infer", "classify", "detect", "run"),
     "check": ("doctor", "verify", "lint"),
     "summary": ("info", "describe", "show", "inspect", "model"),

@@ -31,7 +31,7 @@ def study_command(
     Parameters
     ----------
     name
-        degradation, depth, gradients, lesion, responses, shortcuts, tutorials.
+        degradation, depth, gradients, lesion, responses, shortcuts, tutorials, unknown.
     quick
         Answer in minutes on two cores.
     out

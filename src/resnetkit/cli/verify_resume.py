@@ -13,6 +13,7 @@ def verify_resume_command(
     /,
     *,
     data: str | None = None,
+    plugin: Annotated[str | None, Parameter(help="As in train: the network, loss and so on of your own.")] = None,
     limit: Annotated[int, Parameter(help="Images to train on.")] = 400,
     json_output: Json = False,
 ) -> int:
@@ -35,7 +36,7 @@ def verify_resume_command(
 
     from resnetkit.runs.verification import verify_resume
 
-    verdict = verify_resume(recipe, data=data, limit=limit)
+    verdict = verify_resume(recipe, data=data, limit=limit, plugin=plugin)
     exact = not verdict.differences
     if json_output:
         answer_json({"exact": exact} | asdict(verdict))

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from resnetkit.arguments import shortened
-from resnetkit.data.dataset import Data, refuse_missing, refuse_single
-from resnetkit.data.holdout import complete
+from resnetkit.data.dataset import Data, completed
+from resnetkit.data.filenames import by_split
 from resnetkit.data.items import SMALL
+from resnetkit.data.layout import in_natural_order
 from resnetkit.data.splits import Images, mark_of
 from resnetkit.errors import UsageError
 from resnetkit.images.memory import array_of, batch_of, is_array, is_picture, picture
@@ -20,8 +20,6 @@ from resnetkit.recipes.schema import DataRecipe
 
 NAME = "arrays"
 """What a recipe calls them: they have no name of their own."""
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-"""What splits may be called."""
 TAKES = "(images, labels), two such pairs for train and validation, a torch data set, or a dict of train, val, test"
 
 
@@ -47,21 +45,9 @@ class Arrays:
 
         Raises `DataError` (exit code 3) for a single class, and for a split that lacks a class.
         """
-        splits = dict(self.splits)
-        if whole:
-            splits = {"test": splits.get("test") or splits.get("validation") or splits["train"]}
-            return Data(NAME, self.classes, None, None, splits["test"], channels=self.channels)
-        refuse_single(NAME, self.classes)
-        found = set(splits)
-        if found == {"train"}:
-            splits["all"] = splits.pop("train")
-        splits = complete(splits, settings.validation, Path(NAME))
-        notes = [f"held out {len(splits[name]):,} of the images for {name}" for name in splits.keys() - found]
-        if not settings.allow_missing:
-            counts = {name: torch.bincount(one.labels, minlength=len(self.classes)) for name, one in splits.items()}
-            refuse_missing(NAME, self.classes, counts)
+        splits, notes = completed(NAME, self.classes, self.splits, settings, whole=whole)
         three = (splits.get(name) for name in ("train", "validation", "test"))
-        return Data(NAME, self.classes, *three, channels=self.channels, notes=sorted(notes))
+        return Data(NAME, self.classes, *three, channels=self.channels, notes=notes)
 
 
 def read_arrays(given: Any, *, channels: int | None = None, known: Sequence[str] | None = None) -> Arrays:
@@ -76,7 +62,7 @@ def read_arrays(given: Any, *, channels: int | None = None, known: Sequence[str]
     pixels = {split: _pixels(images, _named(split, "images"), channels) for split, (images, _) in pairs.items()}
     most = max(each.shape[1] for each in pixels.values())
     labels = {split: _labels(each, _named(split, "labels"), known or ()) for split, (_, each) in pairs.items()}
-    classes = _in_order({name for each in labels.values() for name in each})
+    classes = tuple(in_natural_order({name for each in labels.values() for name in each}))
     number = {name: place for place, name in enumerate(classes)}
     splits = {}
     for split, names in labels.items():
@@ -98,10 +84,7 @@ def _named(split: str, what: str) -> str:
 def _pairs(given: Any) -> dict[str, tuple[Any, Any]]:
     """What was handed over, by split."""
     if isinstance(given, Mapping):
-        for name in given:
-            if name not in SPLITS:
-                raise UsageError.unknown("split", str(name), SPLITS, remedy="train, val, test")
-        found = {SPLITS[name]: value for name, value in given.items() if value is not None}
+        found = {split: value for split, value in by_split(given).items() if value is not None}
         if not found:
             raise UsageError("there are no images", why="the dict has no split", remedy='{"train": (images, labels)}')
         return {split: _pair(value, split) for split, value in found.items()}
@@ -160,9 +143,3 @@ def _labels(given: Any, name: str, known: Sequence[str]) -> list[str]:
             raise UsageError(f"{name} are up to {array.max()}", why=f"the classifier knows {len(known)} classes")
         found = [known[place] for place in array.tolist()]
     return found
-
-
-def _in_order(names: set[str]) -> tuple[str, ...]:
-    """Names of classes: numbers in their order, others in that of their letters."""
-    numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=(lambda name: (int(name), name)) if numbers else str))

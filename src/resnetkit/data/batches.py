@@ -24,7 +24,8 @@ from resnetkit.data.splits import Split
 from resnetkit.data.unreadable import whole_batch_lost
 from resnetkit.errors import DataError, StorageError, UsageError
 from resnetkit.images.augment import Augment
-from resnetkit.images.preprocess import Preprocess
+from resnetkit.images.preprocess import Preprocess, to_image
+from resnetkit.images.protocol import ONE_VIEW, ViewProtocol, Views
 from resnetkit.machine.device import Compute
 from resnetkit.machine.ranks import ALONE, Ranks
 from resnetkit.machine.signals import DEATHS, leave_signals_to_parent
@@ -62,11 +63,13 @@ class EvaluationBatch:
     """Images to be judged, in the order of their split; none where no file of the batch could be read."""
 
     images: Tensor
-    """Normalised floats, (N, C, H, W), on the device; (10 N, C, H, W) where ten crops stand for each image."""
+    """Normalised floats, (N, C, H, W), on the device; none where there are `views`."""
     labels: Tensor
     """(N,), on the device."""
     lost: dict[str, str] = field(default_factory=dict)
     """Files of the batch that could not be read, and why."""
+    views: tuple[Views, ...] = ()
+    """Of N images what is shown of each, where that is not one view."""
 
 
 def training_batches(
@@ -156,29 +159,52 @@ class _TrainingFiles(Dataset):
 
 
 class _EvaluationFiles(Dataset):
-    def __init__(self, split: Split, preprocess: Preprocess, ten_crops: bool) -> None:
-        self.split, self.channels = split, preprocess.channels
-        self.look = preprocess.ten_crops if ten_crops else preprocess.pixels
+    def __init__(self, split: Split, preprocess: Preprocess, protocol: ViewProtocol) -> None:
+        self.split, self.preprocess, self.protocol = split, preprocess, protocol
 
-    def __getitem__(self, index: int) -> Tensor | str:
+    def __getitem__(self, index: int) -> Tensor | Views | str:
         try:
-            return self.look(self.split.image(index, self.channels))
+            image = self.split.image(index, self.preprocess.channels)
+            if self.protocol.plain:
+                return self.preprocess.pixels(image)
+            return self.protocol.views(image, self.preprocess)
         except DataError as error:
             return error.reason
 
 
-Decoded = tuple[Tensor | None, list[int], dict[int, str]]
-"""Pixels of the files that could be read, their places in the batch, and why the others could not be."""
+@dataclass(frozen=True)
+class _Decoded:
+    """A batch of files as a process hands it over: one tensor, for each costs an open file."""
+
+    pixels: Tensor | None
+    """Of the files that could be read: stacked, or of views all numbers in a row."""
+    shapes: tuple[tuple[torch.Size, ...], ...]
+    """Of the views of each of them; nothing where there is one view."""
+    good: list[int]
+    """Their places in the batch."""
+    why: dict[int, str]
+    """Why the others could not be read."""
+
+    def views(self) -> tuple[Views, ...]:
+        """The views again, of each file."""
+        if self.pixels is None:
+            return ()
+        parts = iter(self.pixels.split([shape.numel() for shapes in self.shapes for shape in shapes]))
+        return tuple(tuple(next(parts).view(shape) for shape in shapes) for shapes in self.shapes)
 
 
-def _gather(items: list[Tensor | str | UsageError]) -> Decoded | UsageError:
-    """One tensor for a whole batch: each that a process hands over costs an open file."""
+def _gather(items: list[Tensor | Views | str | UsageError]) -> _Decoded | UsageError:
+    """A batch as one."""
     for item in items:
         if isinstance(item, UsageError):
             return item
-    good = {place: item for place, item in enumerate(items) if isinstance(item, Tensor)}
     why = {place: item for place, item in enumerate(items) if isinstance(item, str)}
-    return torch.stack(list(good.values())) if good else None, list(good), why
+    good = [place for place in range(len(items)) if place not in why]
+    stacked = [item for item in items if isinstance(item, Tensor)]
+    shown = [item for item in items if isinstance(item, tuple)]
+    flat = [group.flatten() for views in shown for group in views]
+    pixels = torch.stack(stacked) if stacked else torch.cat(flat) if flat else None
+    return _Decoded(pixels, tuple(tuple(group.shape for group in views) for views in shown), good, why)
 
 
 def workers_that_fit(workers: int, batch_bytes: int) -> int:
@@ -214,7 +240,7 @@ def _say_too_small(workers: int, fit: int) -> None:
 
 def _loader(
     dataset: Dataset, batches: Sampler[list], count: int, workers: int | None, batch_bytes: int, *, pin: bool
-) -> Iterator[Decoded]:
+) -> Iterator[_Decoded]:
     """What a loader gives; with `pin` in memory from which a GPU copies while it computes.
 
     Raises `StorageError` (exit code 7) where a process that decodes has died or hangs, `UsageError` (exit code 2) where
@@ -263,12 +289,12 @@ def _from_files(
     order = places.order
     batch_bytes = -(-order.batch_size // order.ranks.size) * _bytes_of(augment.preprocess)
     loader = _loader(_TrainingFiles(split, augment), places, len(split), workers, batch_bytes, pin=compute.pins)
-    for (step, epochs, indices), (pixels, good, why) in zip(places.arrays(), loader, strict=True):
-        lost = {split.name(int(indices[place])): reason for place, reason in why.items()}
-        if pixels is None:
+    for (step, epochs, indices), decoded in zip(places.arrays(), loader, strict=True):
+        lost = {split.name(int(indices[place])): reason for place, reason in decoded.why.items()}
+        if decoded.pixels is None:
             raise whole_batch_lost(lost)
-        epochs, indices = epochs[good], indices[good]
-        yield step, compute.tensor(pixels), compute.tensor(split.labels_at(indices)), epochs, indices, lost
+        epochs, indices = epochs[decoded.good], indices[decoded.good]
+        yield step, compute.tensor(decoded.pixels), compute.tensor(split.labels_at(indices)), epochs, indices, lost
 
 
 def _bytes_of(preprocess: Preprocess) -> int:
@@ -297,29 +323,32 @@ def evaluation_batches(
     batch_size: int,
     workers: int | None = None,
     ranks: Ranks = ALONE,
-    ten_crops: bool = False,
+    protocol: ViewProtocol = ONE_VIEW,
 ) -> Iterator[EvaluationBatch]:
     """Every image of this rank's part once, in order; `batch_size` of them at a time, but for those that are lost.
 
-    With `ten_crops`, ten crops stand for each image, one after the other.
+    `preprocess` is what `protocol` makes of the classifier's. Views are uint8 and not on the device.
     """
     batches = _InOrder(range(len(split))[ranks.share(len(split))], batch_size)
+    nothing = torch.empty(0, preprocess.channels, preprocess.size, preprocess.size)
     if split.pixels is not None:
         for batch in batches:
             chosen = np.array(batch)
             raw = compute.tensor(split.pixels[torch.from_numpy(chosen)])
-            pixels = preprocess.ten_crops_batch(raw).flatten(0, 1) if ten_crops else preprocess.batch(raw)
-            yield EvaluationBatch(preprocess.normalise(pixels), compute.tensor(split.labels_at(chosen)))
+            labels = compute.tensor(split.labels_at(chosen))
+            if protocol.plain:
+                yield EvaluationBatch(preprocess.normalise(preprocess.batch(raw)), labels)
+                continue
+            views = tuple(protocol.views(to_image(picture), preprocess) for picture in raw.cpu())
+            yield EvaluationBatch(nothing, labels, views=views)
         return
-    batch_bytes = min(batch_size, len(split)) * _bytes_of(preprocess) * (10 if ten_crops else 1)
-    loader = _loader(
-        _EvaluationFiles(split, preprocess, ten_crops), batches, len(split), workers, batch_bytes, pin=compute.pins
-    )
-    nothing = torch.empty(0, preprocess.channels, preprocess.size, preprocess.size, dtype=torch.uint8)
-    for batch, (decoded, good, why) in zip(batches, loader, strict=True):
-        pixels = nothing if decoded is None else decoded.flatten(0, 1) if ten_crops else decoded
-        yield EvaluationBatch(
-            preprocess.normalise(compute.tensor(pixels)),
-            compute.tensor(split.labels_at(np.array(batch)[good])),
-            {split.name(batch[place]): reason for place, reason in why.items()},
-        )
+    batch_bytes = min(batch_size, len(split)) * protocol.values(preprocess)
+    dataset = _EvaluationFiles(split, preprocess, protocol)
+    loader = _loader(dataset, batches, len(split), workers, batch_bytes, pin=compute.pins)
+    for batch, decoded in zip(batches, loader, strict=True):
+        labels = compute.tensor(split.labels_at(np.array(batch)[decoded.good]))
+        lost = {split.name(batch[place]): reason for place, reason in decoded.why.items()}
+        if decoded.pixels is None or not protocol.plain:
+            yield EvaluationBatch(compute.tensor(nothing), labels, lost, decoded.views())
+        else:
+            yield EvaluationBatch(preprocess.normalise(compute.tensor(decoded.pixels)), labels, lost)

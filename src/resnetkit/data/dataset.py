@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from resnetkit.data.holdout import complete
 from resnetkit.data.layout import LeftOut
-from resnetkit.data.splits import Split
+from resnetkit.data.splits import Held, Split
 from resnetkit.errors import DataError
+from resnetkit.recipes.schema import DataRecipe
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,28 @@ def refuse_missing(source: str, classes: Sequence[str], counts: Mapping[str, Ten
                 why=f"the classes are {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
                 remedy="add some, or accept it with --data.allow-missing",
             )
+
+
+def refuse_lacking(source: str, classes: Sequence[str], splits: Mapping[str, Held]) -> None:
+    """Raise `DataError` (exit code 3) for a split that lacks a class."""
+    counts = {name: torch.bincount(part.labels, minlength=len(classes)) for name, part in splits.items()}
+    refuse_missing(source, classes, counts)
+
+
+def completed(
+    name: str, classes: Sequence[str], splits: Mapping[str, Held], settings: DataRecipe, *, whole: bool
+) -> tuple[dict[str, Held], list[str]]:
+    """What Python holds, with the splits that it lacks, and what is to be said of them; or, `whole`, one test split.
+
+    Raises `DataError` (exit code 3) for a single class, and for a split that lacks a class.
+    """
+    if whole:
+        return {"test": next(splits[each] for each in ("test", "validation", "train", "all") if each in splits)}, []
+    refuse_single(name, classes)
+    if set(splits) == {"train"}:
+        splits = {"all": splits["train"]}
+    found = complete(splits, settings.validation, Path(name), settings.group_by)
+    if not settings.allow_missing:
+        refuse_lacking(name, classes, found)
+    held = sorted(found.keys() - splits.keys() - {"train"})
+    return found, [f"held out {len(found[split]):,} of the images for {split}" for split in held]

@@ -1,9 +1,12 @@
 """What the names of folders and files say: splits, masks, thumbnails, and which files belong together."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import cache
 from pathlib import PurePath
+from typing import Any
+
+from resnetkit.errors import UsageError
 
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn", "训练", "训练集"),
@@ -55,6 +58,19 @@ _COPY_OF = (
     re.compile(r"(.+?)(?: ?\(\d+\)|[ _-]+(?:copy|kopie|copie|副本)(?: ?\(?\d+\)?)?)$", re.I),
 )
 """Only where the file that the copy is of is there: `cat (1).jpg` to `cat (90).jpg` are ninety cats."""
+
+
+def by_split(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a dict has for splits, by "train", "validation" and "test". Raises `UsageError` (exit code 2)."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        split = SPLIT_OF_WORD.get(str(name).lower())
+        if split is None:
+            raise UsageError.unknown("split", str(name), SPLIT_OF_WORD, remedy="train, val, test")
+        if split in found:
+            raise UsageError(f"{name} is the {split} split once more", remedy="one of them")
+        found[split] = value
+    return found
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from resnetkit.data.classnames import told_apart, twins
-from resnetkit.data.dataset import Data, refuse_missing, refuse_single
+from resnetkit.data.dataset import Data, refuse_lacking, refuse_single
 from resnetkit.data.holdout import complete
 from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import Layout, LeftOut, describe_left_out, describe_troubles, listing_of
@@ -92,8 +92,7 @@ def load_layout(source: Path, layout: Layout, settings: DataRecipe, *, whole: bo
         notes.append(f"no {validation} in {source}: held out {len(splits['validation'])} of the training images")
     notes += [] if layout.rows else listing.notes
     if not settings.allow_missing and not whole:
-        counts = {split: torch.bincount(part.labels, minlength=len(listing.classes)) for split, part in splits.items()}
-        refuse_missing(str(source), listing.classes, counts)
+        refuse_lacking(str(source), listing.classes, splits)
     if not whole:
         notes += _doubts(source, layout, listing.classes, splits, entries)
     held, damaged = _into_memory(splits, entries, channels)

@@ -13,14 +13,13 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from resnetkit.data.filenames import SPLIT_OF_WORD
+from resnetkit.data.filenames import by_split
 from resnetkit.data.layout import Layout, in_natural_order
 from resnetkit.data.sources import holds_saved
 from resnetkit.errors import DataError, ResnetkitError, UsageError
-from resnetkit.images.reading import opaque
+from resnetkit.images.memory import is_grey, is_picture, picture
 
 NAME = "dataset"
 """What a recipe calls it: it has no name of its own."""
@@ -28,7 +27,6 @@ SMALL = 64
 """Side in pixels up to which a small network from nothing is a better start than one for photographs."""
 _IMAGES, _LABELS = ("image", "img", "picture"), ("label", "labels", "class", "target")
 """Keys of items that are dicts."""
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,13 @@ class DataSets:
         members: dict[str, dict[str, list[Path]]] = {}
         for split in self.given:
             of: dict[str, list[Path]] = defaultdict(list)
-            for number, _, picture, label in self.items(split):
+            for number, _, image, label in self.items(split):
                 path = folder / ("" if split == "all" else split) / f"{number:06d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(picture, str):
+                if isinstance(image, str):
                     path.touch()
                 else:
-                    picture.save(path, compress_level=1)
+                    image.save(path, compress_level=1)
                 of[label].append(path)
             members[split] = dict(of)
         return Layout(folder, members, {})
@@ -151,10 +149,7 @@ def read_datasets(value: Any) -> DataSets | None:
         return DataSets({"all": value})
     if not (isinstance(value, Mapping) and value and all(map(is_dataset, value.values()))):
         return None
-    for name in value:
-        if str(name).lower() not in SPLIT_OF_WORD:
-            raise UsageError.unknown("split", str(name), SPLIT_OF_WORD, remedy="train, val, test")
-    return DataSets({SPLIT_OF_WORD[str(name).lower()]: each for name, each in value.items()})
+    return DataSets(by_split(value))
 
 
 def saved_datasets(folder: Path) -> DataSets | None:
@@ -195,47 +190,16 @@ def pair_of(dataset: Any, number: int, name: str) -> tuple[Any, Any]:
 
 
 def picture_of(image: Any, name: str) -> Image.Image:
-    """An image as an upright 8-bit picture, mode "L" or "RGB": of Pillow's, a tensor (C, H, W), an array (H, W, C).
+    """An image as an upright 8-bit picture, mode "L" or "RGB", by the rule for pictures in memory.
 
-    Raises `UsageError` (exit code 2) for anything else, such as one that was normalised.
+    Raises `UsageError` (exit code 2) for what is none, `DataError` (exit code 3) for numbers that cannot be colours,
+    such as those of one that was normalised.
     """
-    if not isinstance(image, Image.Image):
-        image = _from_numbers(image, name)
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise UsageError(f"{name} has more than 8 bits", why=f"its mode is {image.mode}", remedy="image.convert('L')")
-    grey = image.mode in ("L", "LA", "1")
-    return image if image.mode in ("L", "RGB") else opaque(image, "L" if grey else "RGB")
-
-
-def _from_numbers(image: Any, name: str) -> Image.Image:
-    try:
-        values = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
-    except (TypeError, ValueError, RuntimeError):
-        values = np.empty(0, dtype=object)
-    first = hasattr(image, "detach")  # a tensor has its channels first
-    if values.ndim == 3 and values.shape[0 if first else -1] in _MODES:
-        values = values.transpose(1, 2, 0) if first else values
-    elif values.ndim == 3 and values.shape[-1 if first else 0] in _MODES:
-        values = values if first else values.transpose(1, 2, 0)
-    elif values.ndim != 2:
-        given = f"{type(image).__name__} {list(values.shape)}" if values.ndim else type(image).__name__
-        why = f"it is a {given}"
-        raise UsageError(f"{name} is no image", why=why, remedy="a picture of Pillow, a tensor (C, H, W), an array")
-    if values.dtype == bool:
-        values = values * np.uint8(255)
-    elif values.dtype.kind == "f":
-        low, high = float(values.min(initial=0)), float(values.max(initial=0))
-        if not (low >= 0 and high <= 1):
-            raise UsageError(
-                f"{name} has values from {low:.3g} to {high:.3g}",
-                why="floats are from 0 to 1",
-                remedy="the data set without Normalize: images are normalised as the network wants them",
-            )
-        values = np.rint(values * 255)
-    elif values.dtype != np.uint8:
-        raise UsageError(f"{name} is of {values.dtype}", remedy="uint8, or floats from 0 to 1")
-    values = np.ascontiguousarray(values.astype(np.uint8))
-    return Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values)
+    if not is_picture(image):
+        why = f"it is a {type(image).__name__} {list(image.shape) if hasattr(image, 'shape') else ''}".rstrip()
+        remedy = "a picture of Pillow, a tensor (C, H, W), an array"
+        raise UsageError(f"{name} is no image", why=why, remedy=remedy)
+    return picture(image, 1 if is_grey(image) else 3, name)
 
 
 def _names(dataset: Any) -> tuple[str, ...] | None:

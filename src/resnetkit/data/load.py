@@ -52,13 +52,16 @@ def load_data(
     """Load a named set, a folder of images, a table or archive of them, shards (a folder or a pattern), or images held.
 
     Data sets of Python are read through once.
-    A named set that is missing is downloaded to the default root, never to a `data_root` that is given. `whole` takes a
-    folder of class folders as one test split instead of splitting it. `channels` are those that are wanted, 1 or 3;
-    None takes what data sets of Python have, and of files three. `reporter` shows how far the indexing of shards is;
-    without one nothing is shown.
+    A named set that is missing is downloaded to the default root, never to a `data_root` that is given, which is
+    refused for other data. `whole` takes a folder of class folders as one test split instead of splitting it.
+    `channels` are those that are wanted, 1 or 3; None takes what data sets of Python have, and of files three.
+    `reporter` shows how far the indexing of shards is; without one nothing is shown.
     Raises `DataError` (exit code 3) or `UsageError` (exit code 2), naming the folder and the layout that is expected.
     """
     settings = settings or DataRecipe(name=str(name))
+    if data_root is not None and (str(name) not in NAMED_SETS or str(name) == "digits"):
+        why = "digits come with scikit-learn" if str(name) == "digits" else "it is for named sets"
+        raise UsageError("--data-root would change nothing", file=str(name), why=why, remedy="leave it out")
     if isinstance(name, Arrays):
         data = name.load(settings, whole=whole)
     elif isinstance(name, DataSets):

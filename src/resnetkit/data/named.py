@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +13,8 @@ from resnetkit.errors import DataError
 from resnetkit.machine.storage import user_cache
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from resnetkit.data.dataset import Data
     from resnetkit.data.splits import Files
     from resnetkit.recipes.schema import DataRecipe
@@ -27,17 +30,34 @@ def _digits(_root: Path | None, settings: "DataRecipe") -> "Data":
     """1,797 handwritten digits, 8x8 grey, from scikit-learn: 20 % test, `validation` of the rest to choose by."""
     import numpy as np
     import torch
-    from sklearn.datasets import load_digits
 
     from resnetkit.data.dataset import Data
     from resnetkit.data.splits import Images, hold_out
 
-    values, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    values, labels = _digits_as_published()
     grey = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     everything = Images(torch.from_numpy(grey), torch.from_numpy(labels.astype(np.int64)), origin="digits")
     rest, test = hold_out(everything, 0.2)
     train, validation = hold_out(rest, settings.validation)
     return Data("digits", tuple(str(digit) for digit in range(10)), train, validation, test, channels=1)
+
+
+def _digits_as_published() -> "tuple[np.ndarray, np.ndarray]":
+    """Values 0-16, (1797, 64), and labels (1797,), out of scikit-learn's own file where it lies in its usual place.
+
+    `load_digits` gives the same, but scikit-learn imports all of SciPy first, longer than a short run learns.
+    """
+    import numpy as np
+
+    found = find_spec("sklearn")
+    file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None
+    if file is None or not file.is_file():
+        from sklearn.datasets import load_digits
+
+        values, labels = load_digits(return_X_y=True)
+        return np.asarray(values), np.asarray(labels)
+    rows = np.loadtxt(file, delimiter=",")
+    return rows[:, :-1], rows[:, -1]
 
 
 def _from_torchvision(name: str, kind: str, expected: str) -> Callable[[Path | None, "DataRecipe"], "Data"]:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from resnetkit.data.dataset import Data, refuse_missing, refuse_single
+from resnetkit.data.dataset import Data, completed
 from resnetkit.data.folder import IN_MEMORY_BYTES, IN_MEMORY_SIDE, load_layout
-from resnetkit.data.holdout import complete
 from resnetkit.data.items import NAME, DataSets, pair_of, picture_of
 from resnetkit.data.splits import Files, Images, Listed, Split, mark_of
 from resnetkit.data.unreadable import refuse_unreadable
@@ -91,20 +90,10 @@ def load_datasets(
     share = 1.0 if whole else settings.max_unreadable
     refuse_unreadable(Path(NAME), splits, reader.unreadable, total, share)
     items = {split: part.relabelled(numbers) for split, part in splits.items()}
-    if whole and "all" in items:
-        items["test"] = items.pop("all")
-    if not whole:
-        refuse_single(NAME, classes)
-    found = set(items)
     # What is held out follows from names and contents, and these have both.
-    complete_items = complete(cast("Mapping[str, Files]", items), settings.validation, Path(NAME), settings.group_by)
-    if not settings.allow_missing and not whole:
-        counts = {split: torch.bincount(each.labels, minlength=len(classes)) for split, each in complete_items.items()}
-        refuse_missing(NAME, classes, counts)
-    held = sorted(complete_items.keys() - found - {"train"})
-    notes = [f"held out {len(complete_items[split]):,} of the images for {split}" for split in held]
+    held, notes = completed(NAME, classes, cast("Mapping[str, Files]", items), settings, whole=whole)
     wanted = channels or (1 if reader.grey else 3)
-    parts = {split: reader.in_memory(cast("Items", each), wanted) for split, each in complete_items.items()}
+    parts = {split: reader.in_memory(cast("Items", each), wanted) for split, each in held.items()}
     splits_of = (parts.get(split) for split in ("train", "validation", "test"))
     return Data(NAME, classes, *splits_of, channels=wanted, notes=notes, unreadable=reader.unreadable)
 

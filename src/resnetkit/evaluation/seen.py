@@ -7,8 +7,7 @@ import numpy as np
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.fingerprint import FILE, Fingerprint
-from resnetkit.data.splits import Files, Images, Split
-from resnetkit.data.torchset import Items
+from resnetkit.data.splits import Split
 
 logger = logging.getLogger("resnetkit")
 
@@ -32,11 +31,3 @@ def unseen(memory: Fingerprint, split: Split, root: Path) -> np.ndarray:
         return new
     logger.info("the best weights were chosen by these pictures: on new ones they may be a little less good")
     return np.flatnonzero(~known["train"])
-
-
-def without_seen(memory: Fingerprint, split: Split, root: Path) -> tuple[Split, int]:
-    """A split without the pictures that were seen, and how many those are."""
-    if not isinstance(split, Images | Files | Items):  # of shards nothing is remembered picture by picture
-        return split, 0
-    left = unseen(memory, split, root)
-    return split.take(left), len(split) - len(left)

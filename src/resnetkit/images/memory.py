@@ -8,7 +8,7 @@ import math
 from typing import Any, TypeGuard
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageMode
 
 from resnetkit.arguments import shortened
 from resnetkit.errors import DataError, UsageError
@@ -27,6 +27,14 @@ def is_array(value: object) -> TypeGuard[Any]:
 def is_picture(value: object) -> bool:
     """Whether a value is a PIL image or has the shape of one picture, without looking into it."""
     return isinstance(value, Image.Image) or (is_array(value) and _layout(value) in ("HW", "HWC", "CHW"))
+
+
+def is_grey(value: Any) -> bool:
+    """Whether a picture has no colours."""
+    if isinstance(value, Image.Image):
+        return ImageMode.getmode(value.mode).basemode == "L"
+    place = _layout(value, one=True).find("C")
+    return place < 0 or value.shape[place] == 1
 
 
 def picture(value: Any, channels: int, name: str = "the picture") -> Image.Image:

@@ -65,16 +65,13 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """A decoded image, resized and cropped, as uint8, (C, size, size). Equal to torchvision's presets on PIL."""
-        image = self._resized(image)
+        image = self.resized(image)
         left, top = (round((side - self.size) / 2) for side in image.size)
         # PIL fills with black what lies outside, which happens only where resize is smaller than size.
         return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
-    def ten_crops(self, image: Image.Image) -> Tensor:
-        """Four corners, the centre, and their mirror images, uint8 (10, C, size, size): the paper's 10-crop testing."""
-        return _ten_crops(to_tensor(self._resized(image)), self.size)
-
-    def _resized(self, image: Image.Image) -> Image.Image:
+    def resized(self, image: Image.Image) -> Image.Image:
+        """A decoded image brought to the shorter side, `resize` or `size`, and not cropped."""
         width, height = image.size
         short = self.resize or self.size
         if min(width, height) == short:
@@ -90,22 +87,12 @@ class Preprocess:
             return pixels
         return torch.stack([self.pixels(to_image(image)) for image in pixels.cpu()]).to(pixels.device)
 
-    def ten_crops_batch(self, pixels: Tensor) -> Tensor:
-        """`ten_crops` of images held in memory, uint8 (N, C, H, W) to (N, 10, C, size, size)."""
-        return torch.stack([self.ten_crops(to_image(image)) for image in pixels.cpu()]).to(pixels.device)
-
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (N, C, H, W), on any device, to floats with about zero mean and unit variance, channels-last."""
         mean = torch.tensor(self.mean, device=pixels.device).mul_(255).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).mul_(255).view(1, -1, 1, 1)
         floats = pixels.to(torch.float32, memory_format=torch.channels_last)
         return floats.sub_(mean).div_(std)
-
-
-def _ten_crops(pixels: Tensor, size: int) -> Tensor:
-    from torchvision.transforms.v2.functional import ten_crop
-
-    return torch.stack(ten_crop(pixels, [size, size]))
 
 
 def to_image(pixels: Tensor) -> Image.Image:

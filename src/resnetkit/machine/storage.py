@@ -6,6 +6,7 @@ fill the disk, before and after each of them.
 
 import hashlib
 import os
+from collections.abc import Mapping
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -27,14 +28,26 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Raises `StorageError` (exit code 7); what stood at `path` is then untouched.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Put files in place, as `replace_file`, none of them before all are on the disk.
+
+    Raises `StorageError` (exit code 7), which names the first that could not be written.
+    """
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    path = next(iter(contents))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(beside, content)
-        os.replace(beside, path)  # noqa: PTH105
-        sync_folder(path.parent)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(beside[path], content)
+        for path in contents:
+            os.replace(beside[path], path)  # noqa: PTH105
+            sync_folder(path.parent)
     except BaseException as error:  # also where a signal ends it
-        beside.unlink(missing_ok=True)
+        for each in beside.values():
+            each.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise StorageError.from_os(error, "cannot write the file", path) from error
         raise

@@ -1,12 +1,12 @@
-"""Whether a network is still the one that its `Arch` describes: people put other parts into one, and hooks on it."""
+"""Networks of other hands: whether one is still what its `Arch` describes, and one that is wholly the user's own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from resnetkit.errors import UsageError
+from resnetkit.errors import UsageError, blaming
 from resnetkit.networks.arch import Arch
 from resnetkit.networks.resnet import ResNet
 
@@ -15,6 +15,15 @@ SAME: dict[type[nn.Module], type[nn.Module]] = {nn.SyncBatchNorm: nn.BatchNorm2d
 OF_TRAINING = frozenset(("training", "momentum", "inplace", "recompute", "arch", "process_group"))
 """Settings of modules that change no answer in evaluation mode."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks")
+
+
+def made(given: nn.Module | Callable[[], nn.Module], name: str) -> nn.Module:
+    """A network of the user's own, or what the class or function makes that was given. Raises `UsageError` (code 2)."""
+    with blaming(f"the network {name}"):
+        network = given if isinstance(given, nn.Module) else given()
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"network {name} gives a {type(network).__name__}", remedy="a torch.nn.Module")
+    return network
 
 
 def described(network: nn.Module) -> Arch:

@@ -5,20 +5,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Barrier, Event, Lock
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from resnetkit.arguments import checked
+from resnetkit.averaging import averaged_outputs
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.images.memory import picture
-from resnetkit.images.preprocess import Preprocess
+from resnetkit.images.protocol import ONE_VIEW, ViewProtocol, Views
 from resnetkit.images.reading import with_image
 from resnetkit.prediction.answer import Prediction
 from resnetkit.prediction.archives import Packed
@@ -31,27 +33,19 @@ AHEAD = 2
 MOST_DECODERS = 16
 
 
-class Views(Protocol):
-    """Which views of a picture are averaged."""
-
-    def views(self, image: Image.Image, look: Preprocess) -> Tensor:
-        """An upright picture to uint8 (views, C, size, size)."""
-        ...
-
-
 def predict_inputs(
     classifier: Classifier,
     inputs: Iterable[Input],
     *,
     top: int = 5,
     batch_size: int = BATCH_SIZE,
-    protocol: Views | None = None,
+    protocol: ViewProtocol = ONE_VIEW,
 ) -> Iterator[Prediction]:
     """Exactly one for each input, in their order; the same to the bit whatever stands beside it, and for every batch.
 
     Inputs are asked for in the thread that asks for predictions, a bounded number ahead. Whoever stops early, closes
     the iterator or lets it go leaves no thread behind. `batch_size` is for speed only. With a `protocol`, probabilities
-    are the mean of those of its views of a picture.
+    are the mean of those of its views of a picture, prepared as it wants them.
     """
     require(top=top, batch_size=batch_size)
     return _Stream(classifier, protocol, top=top, batch_size=batch_size).predictions(inputs)
@@ -80,8 +74,10 @@ def predict(classifier: Classifier, inputs: Any, *, top: int = 5, batch_size: in
     return list(iter_predict(classifier, inputs, top=top, batch_size=batch_size))
 
 
-Decoded = Tensor | str
-"""What the network sees of one picture, uint8 (views, C, size, size), or why there is nothing to see."""
+Decoded = Views | str
+"""What the network sees of one picture, or why there is nothing to see."""
+Outputs = tuple[Tensor, Tensor | None]
+"""Logits (N, classes) of the pictures that could be read, and, where there are any, their scores of novelty (N,)."""
 
 
 class _Stream:
@@ -92,11 +88,12 @@ class _Stream:
     which may not be asked from several threads, threads decode, and the one that asks for answers computes.
     """
 
-    def __init__(self, classifier: Classifier, protocol: Views | None, *, top: int, batch_size: int) -> None:
-        self.classifier, self.top, self.stop = classifier.folded(), min(top, len(classifier.classes)), Event()
-        self.protocol = protocol
+    def __init__(self, classifier: Classifier, protocol: ViewProtocol, *, top: int, batch_size: int) -> None:
+        look = protocol.preprocess(classifier.preprocess)
+        self.classifier, self.protocol = replace(classifier.folded(), preprocess=look), protocol
+        self.top, self.stop = min(top, len(classifier.classes)), Event()
         self.turn = Lock()  # one PIL image may be given several times, and no two threads may decode it
-        chunk = classifier.chunk
+        chunk = self.classifier.chunk
         self.piece = -(-batch_size // chunk) * chunk
         self.side_by_side = classifier.device.type == "cpu" and classifier.ours
         self.threads = torch.get_num_threads() if self.side_by_side else min(os.cpu_count() or 1, MOST_DECODERS)
@@ -112,8 +109,8 @@ class _Stream:
                 if not waiting:
                     return
                 piece, work = waiting.popleft()
-                decoded, logits = work.result()
-                yield from self._answers(piece, decoded, self._logits(decoded) if logits is None else logits)
+                decoded, outputs = work.result()
+                yield from self._answers(piece, decoded, *(self._outputs(decoded) if outputs is None else outputs))
         finally:
             self.stop.set()
             pool.shutdown(cancel_futures=True)
@@ -133,9 +130,9 @@ class _Stream:
         ready.wait()
         torch.set_num_threads(before)
 
-    def _work(self, piece: list[Input]) -> tuple[list[Decoded], Tensor | None]:
+    def _work(self, piece: list[Input]) -> tuple[list[Decoded], Outputs | None]:
         decoded = [self._decode(each) for each in piece if not self.stop.is_set()]
-        return decoded, self._logits(decoded) if self.side_by_side and not self.stop.is_set() else None
+        return decoded, self._outputs(decoded) if self.side_by_side and not self.stop.is_set() else None
 
     def _decode(self, given: Input) -> Decoded:
         channels, source = self.classifier.preprocess.channels, given.source
@@ -152,31 +149,38 @@ class _Stream:
         except DataError as error:
             return error.reason
 
-    def _see(self, image: Image.Image) -> Tensor:
-        look = self.classifier.preprocess
-        return look.pixels(image)[None] if self.protocol is None else self.protocol.views(image, look)
+    def _see(self, image: Image.Image) -> Views:
+        return self.protocol.views(image, self.classifier.preprocess)
 
-    def _logits(self, decoded: list[Decoded]) -> Tensor:
-        """Of the pictures that could be read, (N, classes), on the CPU."""
-        classifier, seen = self.classifier, [views for views in decoded if isinstance(views, Tensor)]
-        if not seen:
-            return torch.empty(0, len(classifier.classes))
-        parts = torch.cat(seen).split(classifier.chunk)  # floats of one chunk at a time: ten views of many are much
-        normal = (classifier.preprocess.normalise(classifier.compute.tensor(part)) for part in parts)
-        logits = torch.cat([classifier.invariant_logits(images) for images in normal]).cpu()
-        if self.protocol is None:
-            return logits
-        return torch.stack([each.softmax(1).mean(0).log() for each in logits.split([len(views) for views in seen])])
+    def _outputs(self, decoded: list[Decoded]) -> Outputs:
+        classifier, seen = self.classifier, [views for views in decoded if isinstance(views, tuple)]
+        if not self.protocol.plain or not seen:
+            return averaged_outputs(classifier, seen)
+        logits, scores = [], []
+        # Floats of one chunk at a time: those of a piece of work would take far more than its pixels.
+        for pixels in torch.cat([group for (group,) in seen]).split(classifier.chunk):
+            images = classifier.preprocess.normalise(classifier.compute.tensor(pixels))
+            raw, features = classifier.invariant_outputs(images)
+            logits.append(raw.cpu())
+            scores.append(classifier.strangeness(raw, features))
+        return torch.cat(logits), None if scores[0] is None else torch.cat(
+            [each for each in scores if each is not None]
+        )
 
-    def _answers(self, piece: list[Input], decoded: list[Decoded], logits: Tensor) -> Iterator[Prediction]:
-        """Here logits, (N, classes), become what is said of the pictures."""
-        probabilities = self.classifier.calibrated(logits)
-        rows = zip(*probabilities.topk(self.top), probabilities.numpy(), strict=True)
+    def _answers(
+        self, piece: list[Input], decoded: list[Decoded], logits: Tensor, scores: Tensor | None
+    ) -> Iterator[Prediction]:
+        """Here logits, (N, classes), and scores of novelty become what is said of the pictures."""
+        classifier = self.classifier
+        best, probabilities = classifier.ranked(logits, self.top)
+        threshold = classifier.unknown.threshold if classifier.unknown is not None else 0.0
+        strange = [None] * len(logits) if scores is None else scores.tolist()
+        rows = zip(best.tolist(), probabilities.numpy(), strange, strict=True)
         for given, outcome in zip(piece, decoded, strict=True):
             if isinstance(outcome, str):
                 yield Prediction(given.name, error=outcome)
                 continue
-            shares, labels, each = next(rows)
-            best = zip(labels.tolist(), shares.tolist(), strict=True)
-            top = tuple((self.classifier.classes[label], share) for label, share in best)
-            yield Prediction(given.name, top, probabilities=each)
+            labels, shares, score = next(rows)
+            top = tuple((classifier.classes[label], shares[label].item()) for label in labels)
+            unknown = None if score is None else score > threshold
+            yield Prediction(given.name, top, probabilities=shares, unknown=unknown, unknown_score=score)

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from resnetkit.arguments import checked
 from resnetkit.errors import UsageError
 from resnetkit.machine.documents import read_bounded
-from resnetkit.recipes.schema import BOUNDS, LENGTHS, Recipe, explained
+from resnetkit.networks.arch import BEGINNINGS
+from resnetkit.recipes.schema import BOUNDS, LENGTHS, ModelRecipe, Recipe, explained
 
 MOST_BYTES = 1 << 18
 """Of a recipe; those that ship have two thousand."""
+DEFAULT_NETWORK = ModelRecipe.model_fields["name"].default
 MOST_IN_A_LINE = 10_000
 """Characters: keys of keys of keys take the square of their number."""
 
@@ -94,7 +96,15 @@ def _parse(name: str) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay `changes` over `settings`, section by section. A new length replaces the old one and its bounds."""
+    """Lay `changes` over `settings`, section by section.
+
+    A new length replaces the old one and its bounds, another network the old one with all that was changed in it.
+    """
+    model, asked = settings.get("model"), changes.get("model")
+    if isinstance(model, dict) and isinstance(asked, dict):
+        own = model.get("name", DEFAULT_NETWORK)
+        if (asked.get("name") or own) != own:
+            settings["model"] = {key: model[key] for key in model if key in ("name", "weights", *BEGINNINGS)}
     if any(changes.get(length) is not None for length in LENGTHS):
         for length in (*LENGTHS, *BOUNDS):
             settings.pop(length, None)

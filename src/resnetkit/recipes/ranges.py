@@ -15,6 +15,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "near": (0, 10),
     "seed": (0, 2**63 - 1),
     "seeds": (1, 1000),
+    "show": (0, 1_000_000),
     "size": (1, 4096),
     "std": (1e-6, 1000.0),
     "top": (1, 1_000_000),

@@ -58,7 +58,16 @@ def choose_recipe(
             # A folder is fine-tuned from the weights that are published for the network, where there are any.
             model["weights"] = published_for(model["name"], own=False) or "none"
         chosen = default_recipe(named, weights=model.get("weights"))
-    return load_recipe(chosen, {**changes, "model": _with_network(model, chosen, say)})
+    settled = load_recipe(chosen, {**changes, "model": _with_network(model, chosen, say)})
+    before, now = load_recipe(chosen).model, settled.model
+    dropped = [key for key in _changed_by(before) if key not in model and getattr(now, key) != getattr(before, key)]
+    if dropped:
+        say("left out  %s: the recipe has them for %s", ", ".join(dropped), before.name)
+    return settled
+
+
+def _changed_by(section: ModelRecipe) -> list[str]:
+    return [key for key in section.model_dump(exclude_none=True) if key not in ("name", "weights")]
 
 
 def _with_network(model: dict[str, Any], chosen: str | Path | Recipe, say: Callable[..., None]) -> dict[str, Any]:

@@ -38,9 +38,16 @@ class Verdict:
 
 
 @checked("limit")
-def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = None, limit: int = 400) -> Verdict:
+def verify_resume(
+    recipe: str | Path = "digits",
+    *,
+    data: str | Path | None = None,
+    limit: int = 400,
+    plugin: str | Path | None = None,
+) -> Verdict:
     """Train a recipe twice for a dozen steps on `limit` images, kill the second run, let it go on, compare every bit.
 
+    `plugin` is what `--plugin` of `resnetkit train` is, for a run with something of the user's own.
     Everything is written to a temporary folder. Raises the errors of `train`; `UsageError` (exit code 2) for
     `limit`.
     """
@@ -54,6 +61,7 @@ def verify_resume(recipe: str | Path = "digits", *, data: str | Path | None = No
         command = [sys.executable, "-m", "resnetkit", "train", *([str(data)] if data is not None else [])]
         command += ["--recipe", str(recipe), "--steps", str(STEPS), "--data.limit", str(limit)]
         command += ["--data.batch-size", str(min(settings.data.batch_size, limit // 5))]
+        command += ["--plugin", str(plugin)] if plugin is not None else []
         command += ["--checkpoint.every-steps", str(EVERY), "--checkpoint.keep", "20", "--out"]
         with reporter.progress(3, 0, unit="runs", rate=None) as progress:
             _run([*command, str(whole)])

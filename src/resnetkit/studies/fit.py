@@ -21,7 +21,7 @@ from resnetkit.data.load import load_data
 from resnetkit.data.order import order_of
 from resnetkit.data.splits import Images, Split
 from resnetkit.errors import DataError
-from resnetkit.evaluation.evaluate import score
+from resnetkit.evaluation.score import score
 from resnetkit.images.augment import Augment
 from resnetkit.machine import device
 from resnetkit.machine.ranks import ALONE
@@ -124,16 +124,16 @@ def warmup(place: Place, depth: int) -> dict[str, Any]:
     return {"optim": {"warmup": "400 steps"}} if depth >= 110 and not place.quick else {}
 
 
-def fit(place: Place, name: str, *, base: Base | None = None, images: Path | None = None, **changes: Any) -> Fit:
+def fit(place: Place, name: str, *, base: Base | None = None, images: Any = None, **changes: Any) -> Fit:
     """Train in the study's folder under `name`, or go on where a run of that name stopped, and read its journal.
 
     `base` is `QUICK` in a quick look and else `PAPER`, where nothing is said; `changes` are keys of the recipe, nested
-    as for `resnetkit.train`, and go before those of the base. It learns from `images`, a folder, or from the study's
-    own: CIFAR-10 is looked for in `place.data_root`, a folder with train/ and test/ in class folders, or torchvision's
-    layout. Raises what `resnetkit.train` raises.
+    as for `resnetkit.train`, and go before those of the base. It learns from `images`, a folder or what Python holds,
+    or from the study's own: CIFAR-10 is looked for in `place.data_root`, a folder with train/ and test/ in class
+    folders, or torchvision's layout. Raises what `resnetkit.train` raises.
     """
     folder = place.folder / name
-    data, root = place.images if images is None else (str(images), None)
+    data, root = place.images if images is None else (str(images) if isinstance(images, Path) else images, None)
     base = base or (QUICK if place.quick else PAPER)
     settings = _over(base.changes, changes)
     classifier = train(data, base.recipe, out=folder, resume=True, data_root=root, quiet=True, **settings)

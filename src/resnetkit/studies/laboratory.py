@@ -23,7 +23,7 @@ from resnetkit.recipes.ranges import require
 from resnetkit.studies.page import write_page
 from resnetkit.studies.study import Outcome, Place, Row, Study
 
-STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials")
+STUDIES = ("degradation", "depth", "gradients", "lesion", "responses", "shortcuts", "tutorials", "unknown")
 """Names of the studies; each is a module of this package."""
 
 
@@ -50,6 +50,9 @@ def run_study(
     folder holds the results of other settings.
     """
     require(seeds=seeds)
+    if quick and data_root is not None:
+        why = "a quick study is of the digits"
+        raise UsageError("--data-root would change nothing", why=why, remedy="leave it out")
     study = load_study(name)
     folder = Path(out) if out is not None else Path("studies") / (f"{name}-quick" if quick else name)
     reporter = Reporter()

@@ -10,9 +10,8 @@ from pydantic import BaseModel
 
 from resnetkit.arguments import refusal
 from resnetkit.errors import UsageError
-from resnetkit.networks.arch import VARIANTS, Arch, get_arch
+from resnetkit.networks.arch import VARIANTS, Arch
 from resnetkit.recipes.schema import Recipe
-from resnetkit.runs.choice import leaves_choice
 
 ELSEWHERE = {"learning_rate": "lr", "batch": "batch_size", "size": "image_size", "optimizer": "name", "epoch": "epochs"}
 """What keys are called by other libraries."""
@@ -25,8 +24,8 @@ def recipe_changes(given: Mapping[str, Any]) -> dict[str, Any]:
     section that is no dict.
     """
     changes = dict(given)
-    if isinstance(changes.get("model"), str | Arch):
-        changes["model"] = network_section(changes["model"])
+    if isinstance(model := changes.get("model"), str | Arch):
+        changes["model"] = {"name": model} if isinstance(model, str) else network_section(model)
     for name, value in changes.items():
         field = Recipe.model_fields.get(name)
         if field is None:
@@ -39,18 +38,9 @@ def recipe_changes(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if value is not None}
 
 
-def network_section(model: str | Arch) -> dict[str, Any]:
-    """The section of a recipe that makes a network just so, whatever another recipe has changed in it.
-
-    Channels and classes are left to the data; of several backbones one is chosen later. Raises `UsageError` (exit code
-    2) for an unknown name.
-    """
-    if isinstance(model, str) and leaves_choice(model):
-        return {"name": model}
-    if isinstance(model, str):
-        name, arch = model, get_arch(model)
-    else:
-        name, arch = min(VARIANTS, key=lambda each: _differences(VARIANTS[each], model)), model
+def network_section(arch: Arch) -> dict[str, Any]:
+    """The section of a recipe that makes a network just so; channels and classes are left to the data."""
+    name = min(VARIANTS, key=lambda each: _differences(VARIANTS[each], arch))
     return {"name": name} | _fields(arch)
 
 

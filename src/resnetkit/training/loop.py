@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from resnetkit.data.splits import Split
-from resnetkit.evaluation.evaluate import score
 from resnetkit.evaluation.metrics import Score
+from resnetkit.evaluation.score import score
 from resnetkit.networks.resnet import ResNet
 from resnetkit.training import progress
 from resnetkit.training.guards import Guards

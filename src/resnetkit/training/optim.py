@@ -1,9 +1,10 @@
 """How parameters move: groups, optimizer, learning rate as a function of the step, averaged weights."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,24 @@ def create_optimizer(network: nn.Module, settings: OptimRecipe) -> torch.optim.O
     groups = parameter_groups(network, settings)
     if settings.name == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
-        return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
+        sgd = without_compiler(torch.optim.SGD)
+        return sgd(groups, settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-    return kind(groups, settings.lr, fused=True)
+    return without_compiler(kind)(groups, settings.lr, fused=True)
+
+
+Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
+
+
+def without_compiler(kind: Kind) -> Kind:
+    """The same optimizer, but its methods do not import PyTorch's compiler, which takes longer than PyTorch itself.
+
+    They are decorated for `torch.compile`, and the decorators import it also where nothing is compiled.
+    """
+    names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+    plain: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    plain["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast("Kind", type(kind.__name__, (kind,), plain))
 
 
 Factory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -10,6 +10,7 @@ from resnetkit.data.dataset import Data
 from resnetkit.errors import UsageError, blaming
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute
+from resnetkit.networks.handmade import made
 from resnetkit.randomness import torch_seed
 from resnetkit.recipes.schema import Recipe
 from resnetkit.training.hooks import name_of
@@ -33,9 +34,7 @@ def own_network(
     name = name_of(given)
     _refuse_ours(recipe)
     with torch_seed(recipe.seed, "parameters"), blaming(f"the network {name}"):
-        network = given if isinstance(given, nn.Module) else given()
-        if not isinstance(network, nn.Module):
-            raise UsageError(f"network {name} gives a {type(network).__name__}", remedy="a torch.nn.Module")
+        network = made(given, name)
         compute.network(network)
         images = torch.zeros(2, preprocess.channels, preprocess.size, preprocess.size)
         with torch.no_grad(), compute.autocast():

@@ -106,11 +106,17 @@ def epoch_line(row: Mapping[str, Any], reached: str, total: str, *, best: bool) 
 
 
 def result_lines(figures: Mapping[str, Any], folder: Path | None) -> list[str]:
-    """The figures that a run ends with, and where its model is."""
-    top1, loss = f"top-1 {figures['top1']:.2f} % of {figures['count']:,} images", f"loss {figures['loss']:.3f}"
+    """The figures that a run ends with, beside those that its weights were chosen by, and where its model is."""
     best = f"best weights of step {figures['best_step']:,}, " if figures["best_step"] else ""
-    time = duration(figures["seconds"])
-    return [f"{figures['split']} {top1}, {loss}; {time} of training", f"model: {best}in {folder}"]
+    time, chosen = duration(figures["seconds"]), figures.get("validation")
+    lines = [f"{_scored(figures['split'], figures)}; {time} of training", f"model: {best}in {folder}"]
+    if chosen and figures["split"] != "validation":
+        lines.insert(0, f"{_scored('validation', chosen)} (chose the weights)")
+    return lines
+
+
+def _scored(split: str, figures: Mapping[str, Any]) -> str:
+    return f"{split} top-1 {figures['top1']:.2f} % of {figures['count']:,} images, loss {figures['loss']:.3f}"
 
 
 def doubts_of_loss(recipe: Recipe, labels: Tensor | None, classes: int, weights: Tensor | None) -> list[str]:

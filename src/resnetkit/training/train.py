@@ -15,6 +15,7 @@ from resnetkit.classifier import Classifier, load_classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import InPython, load_data, source_of
 from resnetkit.data.splits import Split, class_weights
+from resnetkit.evaluation import opened
 from resnetkit.evaluation.metrics import Score
 from resnetkit.machine import ranks, torchrun
 from resnetkit.machine.console import Reporter
@@ -30,6 +31,7 @@ from resnetkit.runs.folder import Run, flat, open_run
 from resnetkit.training import progress
 from resnetkit.training.arguments import recipe_changes, recipe_of
 from resnetkit.training.backbones import choose_backbone
+from resnetkit.training.calibrate import Calibrated, calibrate, calibrate_head
 from resnetkit.training.guards import Guards, stopped
 from resnetkit.training.hooks import Hooks, name_of
 from resnetkit.training.loop import fit, score_split
@@ -39,6 +41,8 @@ from resnetkit.training.plan import make_plan
 from resnetkit.training.setup import Setup, prepare
 from resnetkit.training.state import State, copy_of
 from resnetkit.training.step import Stepper, draws
+from resnetkit.training.strangers import unknown_of_run
+from resnetkit.transfer.features import Features
 from resnetkit.transfer.probe import Probe, probe, recognised, score_probe
 
 
@@ -61,6 +65,7 @@ def train(
     optimizer: Factory | None = None,
     callbacks: Sequence[object] = (),
     log: str | Sequence[str] = (),
+    score_test: bool = True,
     **changes: Any,
 ) -> Classifier:
     """Train a network and return it as a `Classifier`; the run is also written to a folder.
@@ -78,6 +83,8 @@ def train(
     `quiet` says nothing on stderr; `reporter` says it elsewhere, or leaves the result to the caller.
     `network`, `loss`, `transform`, `optimizer`, `callbacks`: the user's own; see `training.hooks` and docs/hooks.md.
     `log`: "tensorboard", "wandb", "mlflow"; one that fails is switched off and ends nothing.
+    Without `score_test` the test split stays closed: the run is scored on the validation split alone, of which it then
+    learns nothing, and `metrics["split"]` is "validation".
     `changes`: keys of the recipe, such as `epochs=5, optim={"lr": 0.05}, data={"batch_size": 32}`. `model` may also be
     the name of a network or an `Arch`, of which the data say the channels and classes.
     Its `metrics` have the figures of the test split, `count, loss, top1, top5`, under `validation` those of the
@@ -102,6 +109,7 @@ def train(
         try:
             if not peers.alone:
                 request = {"data": str(source), "recipe": recipe_of(recipe), "resume": resume} | hooks.names()
+                request["score_test"] = score_test
                 _agree(peers, request | flat(changes), source, recipe, changes, own)
             going_on = resume or (out is not None and bool(peers.any(torchrun.restarted())))
             run = peers.from_first(
@@ -116,6 +124,8 @@ def train(
                 reporter.line(note)
             name = source if isinstance(source, InPython) else run.recipe.data.name
             images = load_data(name, run.recipe.data, data_root=data_root, reporter=reporter)
+            if not score_test:
+                images = replace(images, test=None, notes=[*images.notes, "the test split stays closed"])
             run, tried = _with_backbone(run, images, changes, peers, reporter)
             setup = replace(prepare(run, images, peers, reporter, hooks, loggers), backbones=tried)
             setup = replace(setup, run=peers.from_first(setup.run.claimed))
@@ -183,7 +193,9 @@ def _train_head(setup: Setup) -> Classifier:
             "images_per_second": round(len(solved.features.labels) / max(seconds, 1e-9), 1),
         }
         lost = setup.data.unreadable | solved.features.lost | score.lost
-        return _finish(setup, setup.network, score, facts, _told(setup, solved, known), lost)
+        calibrated = calibrate_head(setup, solved.head.answers)
+        told = _told(setup, solved, known)
+        return _finish(setup, setup.network, score, calibrated, facts, told, lost, solved=solved.features)
 
 
 def _train_layers(setup: Setup, stopping: Stopping, *, accept_data_change: bool) -> Classifier:
@@ -278,26 +290,33 @@ def _finish_layers(setup: Setup, state: State) -> Classifier:
     if not state.best["step"]:
         setup.say(["fine-tuning did not beat the head alone on validation: the head alone is kept"])
     lost = state.lost | score.lost
-    return _finish(setup, network, score, facts, state.extra, lost, plan.epochs(state.step))
+    calibrated = calibrate(setup, network)
+    return _finish(setup, network, score, calibrated, facts, state.extra, lost, plan.epochs(state.step))
 
 
 def _finish(
     setup: Setup,
     network: ResNet,
     score: Score,
+    calibrated: Calibrated,
     facts: Mapping[str, Any],
     extra: Mapping[str, Any],
     lost: Mapping[str, str],
     epoch: float = 0.0,
+    solved: Features | None = None,
 ) -> Classifier:
     """Save the model, end the journal, say the result, at the end of so many epochs."""
-    figures = {**score.to_dict(), **facts, "unreadable": len(lost), **extra}
+    figures = {**score.to_dict(), **facts, "unreadable": len(lost), "calibration": calibrated.figures, **extra}
     classifier = setup.classifier(network)
+    classifier.unknown = unknown_of_run(setup, classifier, solved)
+    classifier.temperature = calibrated.temperature
     classifier.metrics = figures | {"machine": describe_machine(), "compute": setup.compute.describe()}
     if setup.ranks.first:
         classifier.save(setup.run.folder / "model")
+        if facts["split"] == "test":
+            opened.record(setup.run.folder, "train")
     setup.write(event="end", **figures)
-    setup.say(progress.left_out(lost))
+    setup.say([calibrated.said, *progress.left_out(lost)])
     if setup.reporter.tells_result:
         setup.say(progress.result_lines(figures, classifier.folder))
     if setup.callbacks.hear("on_end"):

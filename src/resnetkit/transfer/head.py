@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from resnetkit.classifier import numbers
+from resnetkit.evaluation.answers import Answers
+from resnetkit.evaluation.calibration import fit_temperature
 from resnetkit.evaluation.intervals import wilson
 from resnetkit.machine.device import one_thread
 from resnetkit.transfer.features import Features
@@ -55,6 +58,8 @@ class Head:
     """What the head was believed to be before it was learnt."""
     compared: tuple[tuple[str, float, float], ...] = ()
     """Every prior that was tried: its name, accuracy and mean loss in cross-validation."""
+    answers: Answers | None = None
+    """To each image by a head that has not seen it, with the temperature that they want; classes are numbered."""
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
         """For the journal and `--json`: `folds, top1, low, high, C, prior, compared, curve, suspects`."""
@@ -123,6 +128,7 @@ def solve_head(
         ((weight, bias),) = task.fits(np.arange(len(labels)), (judged.strength,))
         curve = task.curve(judged.strength, parts, rests, each)
     accuracy, _ = judged.figures()
+    temperature = fit_temperature(judged.logits, labels)
     return Head(
         weight,
         bias,
@@ -131,9 +137,10 @@ def solve_head(
         accuracy,
         wilson(judged.right, len(labels)),
         (*curve, (round(float(np.mean([len(rest) for rest in rests]))), accuracy)),
-        _suspects(features, judged.probabilities),
+        _suspects(features, judged.logits, temperature),
         task.prior.name,
         tuple(compared),
+        Answers(features.files, labels, judged.logits, numbers(classes), temperature),
     )
 
 
@@ -142,8 +149,8 @@ class _Judged:
     """What cross-validation says of a prior at the strength that suits it best."""
 
     strength: float
-    probabilities: np.ndarray
-    """(N, classes), of each image by the head that has not seen it."""
+    logits: np.ndarray
+    """float32 (N, classes), of each image by the head that has not seen it."""
     losses: np.ndarray
     """(N,)."""
     right: int
@@ -183,8 +190,8 @@ class _Task:
         answers = {strength: np.empty((len(labels), self.classes), dtype=np.float32) for strength in strengths}
         for held, fitted in zip(parts, each(lambda rest: self.fits(rest, strengths), rests), strict=True):
             for strength, head in zip(strengths, fitted, strict=True):
-                answers[strength][held] = _answers(self.features, held, head)
-        losses = {strength: _losses(probabilities, labels) for strength, probabilities in answers.items()}
+                answers[strength][held] = _logits(self.features, held, head)
+        losses = {strength: _losses(logits, labels) for strength, logits in answers.items()}
         best = min(losses, key=lambda strength: losses[strength].mean())
         return _Judged(best, answers[best], losses[best], int((answers[best].argmax(1) == labels).sum()))
 
@@ -198,7 +205,7 @@ class _Task:
             if min(len(np.unique(labels[chosen])) for chosen in some) < 2:
                 continue
             heads = each(lambda chosen: self.fits(chosen, (strength,))[0], some)
-            answered = [_answers(self.features, held, head).argmax(1) for held, head in zip(parts, heads, strict=True)]
+            answered = [_logits(self.features, held, head).argmax(1) for held, head in zip(parts, heads, strict=True)]
             good = sum(int((answers == labels[held]).sum()) for held, answers in zip(parts, answered, strict=True))
             points.append((round(float(np.mean([len(chosen) for chosen in some]))), 100 * good / len(labels)))
         return points
@@ -246,15 +253,18 @@ def _full(found: Solution, classes: int, prior: Prior) -> _Fitted:
     return weight, bias
 
 
-def _answers(features: Features, chosen: np.ndarray, head: _Fitted) -> np.ndarray:
-    """Probabilities (N, classes) of the images as they are: the first view, as in prediction."""
-    logits = features.values[chosen, 0] @ head[0].T + head[1]
+def _logits(features: Features, chosen: np.ndarray, head: _Fitted) -> np.ndarray:
+    """Logits (N, classes) of the images as they are: the first view, as in prediction."""
+    return features.values[chosen, 0] @ head[0].T + head[1]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 
 
-def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return -np.log(np.maximum(_softmax(logits)[np.arange(len(labels)), labels], 1e-12))
 
 
 def _share(chosen: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
@@ -267,11 +277,12 @@ def _share(chosen: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _suspects(features: Features, probabilities: np.ndarray) -> tuple[tuple[str, int, int, float], ...]:
-    """Images of which cross-validation is sure that they are something else, the surest first."""
-    answers, shares = probabilities.argmax(1), probabilities.max(1)
+def _suspects(features: Features, logits: np.ndarray, temperature: float) -> tuple[tuple[str, int, int, float], ...]:
+    """Images of which cross-validation is sure that they are something else, the surest first.
+
+    Sure without the temperature: the mislabelled themselves raise it, and would hide. What is told is calibrated.
+    """
+    answers, shares, told = logits.argmax(1), _softmax(logits).max(1), _softmax(logits / temperature).max(1)
     wrong = np.flatnonzero((answers != features.labels) & (shares >= SURE))
     order = wrong[np.argsort(-shares[wrong])]
-    return tuple(
-        (features.files[i], int(features.labels[i]), int(answers[i]), round(float(shares[i]), 4)) for i in order
-    )
+    return tuple((features.files[i], int(features.labels[i]), int(answers[i]), round(float(told[i]), 4)) for i in order)

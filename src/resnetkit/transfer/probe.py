@@ -118,12 +118,17 @@ def recognised(classifier: Classifier, split: Split, published: Published) -> Re
     """How good the published head is on a split as it is; nothing where it does not know two of the classes."""
     if len(match(classifier.classes, published.classes)) < 2:
         return None
-    return recognise(published, _extract(classifier, split, Views()), classifier.classes)
+    return recognise(published, features_as_shown(classifier, split), classifier.classes)
+
+
+def features_as_shown(classifier: Classifier, split: Split) -> Features:
+    """Features of a split's images as they are, in one view; kept as those of training are."""
+    return _extract(classifier, split, Views())
 
 
 def score_probe(classifier: Classifier, split: Split) -> Score:
     """How good a classifier is on a split, from features, which are kept as those of training are."""
-    found, head = _extract(classifier, split, Views()), classifier.network.fc
+    found, head = features_as_shown(classifier, split), classifier.network.fc
     tally = Tally(head.out_features, torch.device("cpu"))
     with torch.inference_mode():
         logits = F.linear(torch.from_numpy(found.values[:, 0]), head.weight.cpu(), head.bias.cpu())

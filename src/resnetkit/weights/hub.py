@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.arguments import checked, shortened
-from resnetkit.classifier import CONFIG, Classifier
+from resnetkit.classifier import CONFIG, UNKNOWN, Classifier, holds_classifier
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine.storage import sha256_file
 
@@ -64,9 +64,15 @@ def model_card(classifier: Classifier, *, licence: str = "apache-2.0", name: str
         f"| shorter side before the centre crop | {resize} |",
         f"| parameters | {sum(p.numel() for p in classifier.network.parameters()):,} |",
     ]
+    if classifier.temperature != 1:
+        lines.append(f"| logits are divided by this before the softmax | {classifier.temperature:.6g} |")
     if results:
         lines.append(
             f"| top-1, {metrics['split']} split, {metrics['count']:,} images, one run | {metrics['top1']:.2f} % |"
+        )
+    if (unknown := classifier.unknown) is not None:
+        lines.append(
+            f"| told apart as unknown | by {unknown.method}; of known pictures {unknown.share:.0%} are refused |"
         )
     lines += ["", "```python", "import resnetkit", f'classifier = resnetkit.load("{name}")', "```", ""]
     if data is not None:
@@ -162,6 +168,8 @@ def fetch_repository(repository: str) -> Path:
         config = get(CONFIG)
         weights = get(WEIGHT_FILES[0], optional=True) or get(WEIGHT_FILES[1])
         get("preprocessor_config.json", optional=True)
+        if config is not None and holds_classifier(config.parent):
+            get(UNKNOWN, optional=True)
     except _client_errors() as error:
         raise CheckpointError(
             f"cannot get {repository} from the hub",

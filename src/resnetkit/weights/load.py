@@ -4,7 +4,7 @@ What a foreign file does not say, how images are prepared and what the classes a
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -42,7 +42,7 @@ def load(
     which: Literal["raw", "ema"] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-    network: nn.Module | None = None,
+    network: nn.Module | Callable[[], nn.Module] | None = None,
 ) -> Classifier:
     """Load a classifier.
 
@@ -50,7 +50,8 @@ def load(
     "resnet50.imagenet1k_v2" or torchvision's own for it, or a hub id such as "timm/resnet50.a1_in1k". The rest is for
     weights that do not say it: `model`, the network; `mean` and `std` of each channel in 0-1; `size` in pixels;
     `classes` in the order of the head; `which` of a network and its average, "raw" or "ema", that a training script
-    saved together. `network` is the user's own module, for a run that has trained it: its folder has the weights alone.
+    saved together. `network` is the user's own module, or what makes it, for a run that has trained it: its
+    folder has the weights alone.
     Raises `UsageError` (exit code 2) or `CheckpointError` (exit code 4).
     """
     require(size=size)
@@ -69,7 +70,7 @@ def load(
             logger.info("%s: its training is not finished: the best weights so far, of %s", source, reached)
         return ours
     if network is not None:
-        raise UsageError("network= is for the folder of a run that has trained it", file=str(source))
+        raise UsageError("network= or --plugin is for the folder of a run that has trained it", file=str(source))
     hints = Hints(
         model,
         tuple(mean) if mean is not None else None,
@@ -83,16 +84,18 @@ def load(
         logger.info("%s: %s", found.name, note)
     network = ResNet(found.arch, initialise=False)
     network.load_state_dict(found.tensors)
-    names = _classes(found, hints)
+    names, preprocess = _classes(found, hints), _preprocess(found, hints)
     return Classifier(
         network,
-        _preprocess(found, hints),
+        preprocess,
         names or numbers(found.arch.num_classes),
         found.model,
         choose(device, precision),
         recipe={"weights": found.name},
         metrics=found.metrics or {},
         named=bool(names),
+        temperature=found.temperature,
+        unknown=found.unknown if preprocess == found.preprocess else None,
     )
 
 

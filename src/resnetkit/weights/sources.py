@@ -15,6 +15,7 @@ from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.console import download_bar
 from resnetkit.machine.documents import validated
 from resnetkit.networks.arch import VARIANTS, Arch
+from resnetkit.novelty.unknown import Unknown
 from resnetkit.weights.download import fetch
 from resnetkit.weights.foreign import HuggingFaceImages, HuggingFaceModel, Timm
 from resnetkit.weights.hints import Hints
@@ -40,6 +41,8 @@ class Source:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     metrics: dict[str, Any] | None = None
+    temperature: float = 1.0
+    unknown: Unknown | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def _from_folder(folder: Path, name: str, sought: _Sought) -> Source:
         ours = load_classifier(folder, device="cpu", precision="fp32")
         tensors = {key: value.contiguous() for key, value in ours.network.state_dict().items()}
         classes = () if ours.numbered else ours.classes
-        return Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, classes)
+        found = Source(tensors, ours.network.arch, ours.model, name, ours.preprocess, classes)
+        return replace(found, temperature=ours.temperature, unknown=ours.unknown)
     file = next((folder / each for each in WEIGHT_FILES if (folder / each).is_file()), None)
     if file is None:
         raise UsageError("there is no model", file=folder, why=f"it holds none of {', '.join((CONFIG, *WEIGHT_FILES))}")
