@@ -14,6 +14,7 @@ import torch
 import resnetkit as rk
 from pictures import fill
 from resnetkit.cli.app import main
+from resnetkit.machine.device import choose
 
 torch.set_num_threads(1)
 
@@ -46,6 +47,13 @@ def trained_like(name: str = "resnet20", **changes: object) -> rk.ResNet:
             for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
                 tensor.uniform_(0.5, 1.5)
     return net
+
+
+def untrained(size: int = 8, classes: int = 10, **changes: object) -> rk.Classifier:
+    """A classifier of pictures in colour that has learnt nothing: small, at once there, and as exact as any other."""
+    network = trained_like(num_classes=classes, **{**TINY["model"], **changes})
+    preprocess = rk.Preprocess(size, (0.5,) * 3, (0.25,) * 3)
+    return rk.Classifier(network, preprocess, tuple(f"class {number}" for number in range(classes)), "resnet", choose())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnetkit.networks.blocks import Bottleneck as Bottleneck
     from resnetkit.networks.resnet import ResNet as ResNet
     from resnetkit.networks.summary import summarise as summarise
+    from resnetkit.prediction.predict import iter_predict as iter_predict
     from resnetkit.prediction.predict import predict as predict
     from resnetkit.recipes.load import load_recipe as load_recipe
     from resnetkit.recipes.schema import Recipe as Recipe
@@ -46,6 +47,7 @@ _HOME = {
     "create_model": "weights.load",
     "evaluate": "evaluation.evaluate",
     "from_pretrained": "weights.load",
+    "iter_predict": "prediction.predict",
     "list_models": "networks.arch",
     "load": "weights.load",
     "load_recipe": "recipes.load",

@@ -12,7 +12,7 @@ import resnetkit as rk
 from conftest import TINY
 from outside import read_outside, refused
 from pictures import fill, png, samples, write_tar
-from resnetkit.data import archive
+from resnetkit.data import members
 from resnetkit.data.archive import holds_folders, unpack
 from resnetkit.data.load import load_data
 from resnetkit.data.shards.read import names_shards
@@ -166,7 +166,7 @@ def test_hostile_archives_end_in_one_line_at_little_cost(tmp_path: Path, monkeyp
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(members, "MOST_MEMBERS", 3)
     with pytest.raises(DataError, match="more than 3 members"):
         unpack(make_zip(tmp_path / "many.zip", {f"{number}.png": b"x" for number in range(5)}))
 

@@ -14,9 +14,10 @@ from pictures import fill
 from resnetkit.data.load import load_data
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute, choose, has_fast_bf16
+from resnetkit.networks.folding import fold
 from resnetkit.transfer import backbone as engines
 from resnetkit.transfer import openvino as openvino_engine
-from resnetkit.transfer.backbone import TorchEngine, batch_size, create_engine, fold
+from resnetkit.transfer.backbone import TorchEngine, batch_size, create_engine
 from resnetkit.transfer.features import extract
 from resnetkit.transfer.openvino import OpenVINOEngine
 

@@ -55,7 +55,7 @@ def predict_command(
     require(top=top, batch_size=batch_size)
     with importing():
         from resnetkit.prediction.answer import Prediction
-        from resnetkit.prediction.predict import predict_each
+        from resnetkit.prediction.predict import iter_predict
         from resnetkit.weights.load import load
 
     classifier = load(source, **vars(hints or Hints()), network=network_of(plugin), device=device, precision=precision)
@@ -63,7 +63,7 @@ def predict_command(
         classifier.require_unknown()
     failed = 0
     rows: list[Prediction] = []
-    for row in predict_each(classifier, images, top=top, batch_size=batch_size):
+    for row in iter_predict(classifier, images, top=top, batch_size=batch_size):
         failed += row.error is not None
         if json_output:
             answer_json(row.rejected() if reject else row.to_dict())

@@ -4,25 +4,19 @@ Nothing of an archive is believed: every name stays below the folder that is wri
 and neither members nor bytes may be more than is stated here. A folder is there as a whole or not at all.
 """
 
-import bz2
-import gzip
-import lzma
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 from filelock import FileLock
 
 from resnetkit.data import filenames
+from resnetkit.data.members import DAMAGE, is_archive_name, members, parts_of, pour, tar_suffix, why_damaged
 from resnetkit.data.tar import TarError, iter_members
 from resnetkit.data.walk import files_in, subfolders
 from resnetkit.errors import DataError, StorageError
@@ -30,41 +24,14 @@ from resnetkit.images.formats import SUFFIXES
 from resnetkit.machine.documents import require_plain_file
 from resnetkit.machine.storage import replace_file, sha256, sha256_file, user_cache
 
-MOST_MEMBERS = 2_000_000
-MOST_TIMES = 50
-"""Bytes that come out of each byte of an archive; pictures hardly become smaller."""
-FREE_BYTES = 1 << 30
-"""So many may come out of the smallest archive."""
-MOST_PARTS = 32
-"""Folders within folders."""
-CHUNK = 1 << 20
 LOOK = 4096
 """Members of a tar that are looked at to tell a shard."""
-_PACKED: dict[str, Callable[[Path], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, TarError, NotImplementedError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    open: Callable[[], BinaryIO]
-
-
-def is_archive(source: Path) -> bool:
-    """Whether a file is an archive, by its name; a plain tar may be a shard all the same, see `holds_folders`."""
-    return source.suffix.lower() == ".zip" or _tar_suffix(source) is not None
 
 
 def holds_folders(source: Path) -> bool:
     """Whether an archive holds class folders, and no samples of a shard beside their labels."""
-    if _tar_suffix(source) != ".tar":
-        return is_archive(source) and source.is_file()
+    if tar_suffix(source) != ".tar":
+        return is_archive_name(source) and source.is_file()
     deep, pictures, labels = False, set(), set()
     with suppress(OSError, TarError), source.open("rb") as stream:
         for member in islice(iter_members(stream), LOOK):
@@ -85,13 +52,13 @@ def unpack(archive: Path) -> tuple[Path, list[str]]:
     (exit code 7) where it cannot be written.
     """
     try:
-        size = require_plain_file(archive)
+        require_plain_file(archive)
         cache = user_cache() / "archives"
         cache.mkdir(parents=True, exist_ok=True)
         target = cache / _digest(archive, cache)
         with FileLock(cache / f".{target.name}.lock"):
             if not target.is_dir():
-                _write(archive, size, target)
+                _write(archive, target)
     except FileNotFoundError as error:
         raise DataError("cannot read the images", file=archive, why="no such file") from error
     except ValueError as error:
@@ -111,11 +78,6 @@ def _refusal(archive: Path, why: str, remedy: str | None = "pack it again, or un
     return DataError("cannot read the archive", file=archive, why=why, remedy=remedy)
 
 
-def _tar_suffix(path: Path) -> str | None:
-    name = path.name.lower()
-    return next((suffix for suffix in (".tar", *_PACKED) if name.endswith(suffix)), None)
-
-
 def _digest(archive: Path, cache: Path) -> str:
     """The SHA-256 of an archive's bytes, which is not computed again while the file stays as it is."""
     status = archive.stat()
@@ -130,145 +92,39 @@ def _digest(archive: Path, cache: Path) -> str:
     return digest
 
 
-def _write(archive: Path, size: int, target: Path) -> None:
+def _write(archive: Path, target: Path) -> None:
     for left_over in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    most = max(FREE_BYTES, MOST_TIMES * size)
     try:
-        count = 0
-        for member in _members(archive, beside, most):
-            if member is None:
+        count, content = 0, beside / "content"
+        content.mkdir()
+        for member in members(archive, beside):
+            if member.open is None:
                 count += 1
             else:
-                _copy(member, beside.joinpath(*_safe(member.name)))
+                _copy(member.open, member.size, content.joinpath(*parts_of(member.name)))
         if count:
             replace_file(target.with_suffix(".links"), str(count).encode())
-        beside.replace(target)
-    except _DAMAGE as error:
-        raise ValueError(_short(error)) from error
+        content.replace(target)
+    except DAMAGE as error:
+        raise ValueError(why_damaged(error)) from error
     except OSError as error:
         if error.errno is None:  # of a decoder, not of a disk
-            raise ValueError(_short(error)) from error
+            raise ValueError(why_damaged(error)) from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _short(error: Exception) -> str:
-    if isinstance(error, RuntimeError) and "encrypted" in str(error):
-        return "it is encrypted"
-    return f"it is damaged ({' '.join(str(error).split())[:160]})"
-
-
-def _members(archive: Path, scratch: Path, most: int) -> Iterator[_Member | None]:
-    """The files of an archive, and None for each member that is none."""
-    suffix = _tar_suffix(archive)
-    if suffix is None:
-        yield from _of_zip(archive, most)
-    elif suffix == ".tar":
-        yield from _of_tar(archive, most)
-    else:
-        with tempfile.NamedTemporaryFile(dir=scratch) as plain:
-            with _PACKED[suffix](archive) as packed:
-                _pour(packed, cast("BinaryIO", plain), most)
-            plain.flush()
-            yield from _of_tar(Path(plain.name), most)
-
-
-def _of_zip(archive: Path, most: int) -> Iterator[_Member | None]:
-    with zipfile.ZipFile(archive) as opened:
-        infos = opened.infolist()
-        _refuse_much(len(infos), sum(info.file_size for info in infos), most)
-        for info in infos:
-            kind = info.external_attr >> 28
-            if info.is_dir():
-                continue
-            if kind not in (0, 8):  # of Unix: neither a plain file nor nothing said
-                yield None
-                continue
-            name = info.filename
-            if not info.flag_bits & 0x800:
-                # Macs write UTF-8 without saying so.
-                with suppress(UnicodeError):
-                    name = name.encode("cp437").decode()
-            yield _Member(name, info.file_size, partial(_opened, opened, info))
-
-
-def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    return cast("BinaryIO", archive.open(info))
-
-
-class _Part:
-    """Some bytes of a file."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self.stream, self.left = stream, size
-
-    def read(self, count: int) -> bytes:
-        content = self.stream.read(min(count, self.left))
-        self.left -= len(content)
-        return content
-
-    def __enter__(self) -> "_Part":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _of_tar(archive: Path, most: int) -> Iterator[_Member | None]:
-    count = size = 0
-    with archive.open("rb") as stream:
-        for member in iter_members(stream):
-            count, size = count + 1, size + member.size
-            _refuse_much(count, size, most)
-    with archive.open("rb") as stream, archive.open("rb") as contents:
-
-        def part(offset: int, size: int) -> BinaryIO:
-            contents.seek(offset)
-            return cast("BinaryIO", _Part(contents, size))
-
-        for member in iter_members(stream):
-            if member.plain:
-                yield _Member(member.name, member.size, partial(part, member.data, member.size))
-            elif not member.name.endswith("/"):
-                yield None
-
-
-def _refuse_much(count: int, size: int, most: int) -> None:
-    if count > MOST_MEMBERS:
-        raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
-    if size > most:
-        raise ValueError(f"more than {most:,} bytes would come out of it")
-
-
-def _safe(name: str) -> list[str]:
-    """The parts of a member's name below the folder. Raises `ValueError` for one that leads elsewhere."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    shown = name[:80].encode("unicode_escape").decode()
-    if name.startswith(("/", "\\")) or ".." in parts or (parts and parts[0][1:2] == ":"):
-        raise ValueError(f"{shown} leads out of it")
-    if not parts or "\0" in name or len(parts) > MOST_PARTS or max(len(os.fsencode(part)) for part in parts) > 255:
-        raise ValueError(f"{shown} is no name of a file")
-    return parts
-
-
-def _copy(member: _Member, path: Path) -> None:
-    """Write a member to a new file; of two of one name the first counts."""
+def _copy(open_member: Callable[[], BinaryIO], size: int, path: Path) -> None:
+    """Write a member's content to a new file; of two of one name the first counts."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{member.name[:80]!r} lies in a file") from error
-    with suppress(FileExistsError), path.open("xb") as target, member.open() as source:
-        _pour(source, target, member.size)
-
-
-def _pour(source: BinaryIO, target: BinaryIO, most: int) -> None:
-    while content := source.read(CHUNK):
-        most -= len(content)
-        if most < 0:
-            raise ValueError("more bytes come out of it than it says, or than are read")
-        target.write(content)
+        raise ValueError(f"{path.name[:80]!r} lies in a file") from error
+    with suppress(FileExistsError), path.open("xb") as target, open_member() as source:
+        pour(source.read, target, size)
 
 
 def _inner(folder: Path) -> Path:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetkit.data.archive import holds_folders, is_archive
+from resnetkit.data.archive import holds_folders
 from resnetkit.data.arrays import NAME as ARRAYS
 from resnetkit.data.arrays import Arrays, read_arrays
 from resnetkit.data.dataset import Data, refuse_missing, refuse_single
 from resnetkit.data.folder import load_folder
 from resnetkit.data.items import NAME as ITEMS
 from resnetkit.data.items import DataSets, read_datasets, saved_datasets
+from resnetkit.data.members import is_archive_name
 from resnetkit.data.named import NAMED_SETS
 from resnetkit.data.rows import is_table
 from resnetkit.data.shards.read import names_shards, open_shards
@@ -88,7 +89,7 @@ def load_data(
 
 
 def _is_file_name(path: Path) -> bool:
-    return is_table(path) or is_archive(path)
+    return is_table(path) or is_archive_name(path)
 
 
 def beside_named(name: str) -> list[str]:

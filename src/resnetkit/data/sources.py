@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from resnetkit.data import filenames
-from resnetkit.data.archive import is_archive, unpack
+from resnetkit.data.archive import unpack
 from resnetkit.data.labelling import Labelling
 from resnetkit.data.layout import Layout
+from resnetkit.data.members import is_archive_name
 from resnetkit.data.namepattern import survey_names
 from resnetkit.data.rows import is_table
 from resnetkit.data.survey import survey
@@ -40,7 +41,7 @@ def find_layout(source: Path, how: Labelling | None = None, named: Mapping[str, 
             raise UsageError("--data.label-from is for folders", file=source, why=why, remedy="--data.label-column")
         return survey_table(source, how)
     folder = source
-    if is_archive(source) and not source.is_dir():
+    if is_archive_name(source) and not source.is_dir():
         folder, notes = unpack(source)
     layout = _of_folder(folder, how, dict(named or {}))
     return replace(layout, notes=(*notes, *layout.notes))

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,28 +33,37 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(walk(folder).images)
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted, whatever its name; hidden files and those of the system are left out.
+def iter_files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, as if sorted, whatever its name; hidden files and those of the system are left out.
 
-    Each folder once, however many links lead to it. A folder that may not be read stands for what is in it.
+    Each folder once, however many links lead to it. A folder that may not be read stands for what is in it. Names are
+    held of one folder at a time and of those above it, so that trees of any size take little memory.
     """
-    files: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    waiting = [folder]
-    while waiting:
-        place = waiting.pop()
-        if _was_here(place, seen):
-            continue
-        try:
-            with os.scandir(place) as entries:
-                inside = [(entry.name, _is_folder(entry)) for entry in entries]
-        except OSError:
-            files.append(place)
-            continue
-        files += [place / name for name, is_folder in inside if not is_folder and not _is_systems(name)]
-        below = [name for name, is_folder in inside if is_folder]
-        waiting += [place / name for name in sorted(below, reverse=True) if not _is_system_folder(name)]
-    return sorted(files)
+    open_folders = [_entries(folder, seen)]
+    while open_folders:
+        path, is_folder = next(open_folders[-1], (None, False))
+        if path is None:
+            open_folders.pop()
+        elif is_folder:
+            open_folders.append(_entries(path, seen))
+        else:
+            yield path
+
+
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    """What is right in a folder, sorted, each with whether it is a folder; nothing where one was here before."""
+    try:
+        if _was_here(folder, seen):
+            return
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except OSError:
+        yield folder, False
+        return
+    for name, is_folder in inside:
+        if not (_is_system_folder(name) if is_folder else _is_systems(name)):
+            yield folder / name, is_folder
 
 
 def _was_here(folder: Path, seen: set[tuple[int, int]]) -> bool:
@@ -69,6 +79,11 @@ def _was_here(folder: Path, seen: set[tuple[int, int]]) -> bool:
 def _is_systems(name: str) -> bool:
     """Whether a file is hidden, or one of those that systems put into folders."""
     return name.startswith(".") or name.lower() in filenames.SYSTEM_FILES
+
+
+def is_aside(parts: Sequence[str]) -> bool:
+    """Whether a file, of these folders and this name, is hidden or a system's own, or lies in such a folder."""
+    return _is_systems(parts[-1]) or any(map(_is_system_folder, parts[:-1]))
 
 
 def _is_system_folder(name: str) -> bool:

@@ -78,6 +78,7 @@ def answer(
     the classifier's preprocessing is what it wants already.
     With `features` those too, of one view: they take as many bytes as there are images times what the network is wide.
     """
+    classifier = classifier.folded()
     lost: dict[str, str] = {}
     rows: list[_Rows] = []
     waiting: list[torch.Tensor] = []

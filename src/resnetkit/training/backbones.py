@@ -23,11 +23,12 @@ from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.machine.console import Reporter, shown
 from resnetkit.machine.device import Compute, choose, one_thread
 from resnetkit.networks.arch import VARIANTS
+from resnetkit.networks.folding import fold
 from resnetkit.recipes.schema import ModelRecipe, Recipe
 from resnetkit.runs.choice import AUTO, published_for
 from resnetkit.runs.folder import Run
 from resnetkit.training.setup import create_network, training_preprocess
-from resnetkit.transfer.backbone import TorchEngine, fold
+from resnetkit.transfer.backbone import TorchEngine
 from resnetkit.transfer.head import Head
 from resnetkit.transfer.probe import features_of, solve
 from resnetkit.transfer.published import Published

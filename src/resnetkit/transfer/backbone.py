@@ -5,7 +5,6 @@ there are threads; who decodes a batch then computes it, with one thread. That i
 where the processor is free, and up to four times as fast where others use it too: no thread waits for another.
 """
 
-import copy
 from contextlib import nullcontext
 from importlib.util import find_spec
 from threading import Lock
@@ -14,10 +13,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import Compute
+from resnetkit.networks.folding import fold
 from resnetkit.networks.resnet import ResNet
 from resnetkit.transfer.openvino import OpenVINOEngine
 
@@ -77,23 +76,3 @@ class TorchEngine:
         with self.turn, torch.inference_mode(), self.compute.autocast():
             images = self.preprocess.normalise(self.compute.tensor(pixels))
             return network.avgpool(network.forward_features(images)).flatten(1).float().cpu().numpy()
-
-
-def fold(network: ResNet) -> ResNet:
-    """A copy for inference: every BatchNorm behind a convolution is folded into it, which is exact up to rounding."""
-    folded = copy.deepcopy(network).eval()
-    for parent in folded.modules():
-        before: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
-                before = (name, child)
-            elif isinstance(child, nn.BatchNorm2d) and before is not None and _follows(network, before[1], child):
-                parent.add_module(before[0], fuse_conv_bn_eval(before[1], child))
-                parent.add_module(name, nn.Identity())
-                before = None
-    return folded
-
-
-def _follows(network: ResNet, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """In the order of the second paper, BatchNorm stands in front of its convolution and cannot be folded into it."""
-    return not network.arch.preactivation and conv.out_channels == norm.num_features
