@@ -6,6 +6,9 @@ fill the disk, before and after each of them.
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -14,9 +17,15 @@ from resnetkit.errors import StorageError
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file and wait until the disk has it. The folder must exist; the name must be free or ours."""
+    with _writing(path) as write:
+        write(content)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[bytes], None]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        _write_all(descriptor, content)
+        yield partial(_write_all, descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -27,10 +36,21 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Raises `StorageError` (exit code 7); what stood at `path` is then untouched.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as write:
+        write(content)
+
+
+@contextmanager
+def replacing(path: Path, beside: Path | None = None) -> Iterator[Callable[[bytes], None]]:
+    """As `replace_file`, piece by piece: gives what takes them, and what they make is at `path` afterwards.
+
+    Until then it stands at `beside`, on the same disk; that is a hidden name in the same folder where none is given.
+    """
+    beside = beside or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(beside, content)
+        with _writing(beside) as write:
+            yield write
         os.replace(beside, path)  # noqa: PTH105
         sync_folder(path.parent)
     except BaseException as error:  # also where a signal ends it
