@@ -174,7 +174,7 @@ def _print_rows(request: _Request) -> "Tally":
         inputs = without([sorter.folder], request.images, inputs)
     first = list(islice(inputs, FEW))
     top = min(request.top, len(request.classifier.classes))
-    answers = predict_inputs(request.classifier, chain(first, inputs), top=top, batch_size=request.batch_size)
+    answers: Any = predict_inputs(request.classifier, chain(first, inputs), top=top, batch_size=request.batch_size)
     with ExitStack() as stack:
         rows = stack.enter_context(closing(answers))
         moved = stack.enter_context(_bar(request)) if len(first) == FEW else lambda _: None

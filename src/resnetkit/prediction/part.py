@@ -6,6 +6,7 @@ NAME.part/
 └── whole                           the file while it is put together, at the end
 """
 
+import filecmp
 import hashlib
 import json
 import os
@@ -137,8 +138,14 @@ def opened(out: Path, job: Mapping[str, str], *, overwrite: bool, resume: bool) 
 
 
 def require_free(out: Path) -> None:
-    """Raise `UsageError` (exit code 2) where there is a file by now that this job was not told to replace."""
-    if os.path.lexists(out) and _read(part_of(out) / JOB).get("overwrite") is not True:
+    """Raise `UsageError` (exit code 2) where there is another file by now that this job was not told to replace.
+
+    One with the same bytes is what this job has put there when it was killed.
+    """
+    part = Part(part_of(out))
+    if not os.path.lexists(out) or _read(part.folder / JOB).get("overwrite") is True:
+        return
+    if not out.is_file() or not filecmp.cmp(out, part.whole, shallow=False):
         raise _occupied(out)
 
 

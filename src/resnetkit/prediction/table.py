@@ -42,7 +42,7 @@ def columns(top: int) -> list[str]:
 
 def cells(row: Prediction, say: Say = Prediction.to_dict) -> dict[str, Any]:
     """What a row says, by the name of its column."""
-    found = say(row)
+    found = {"unknown": row.unknown, "unknown_score": row.unknown_score} | say(row)
     for place, (label, probability) in enumerate(row.top[1:], 2):
         found |= {f"label_{place}": label, f"probability_{place}": probability}
     return found
