@@ -94,7 +94,7 @@ def test_classes_that_are_no_names_of_folders_get_safe_ones() -> None:
     assert (names[1:3], names[5], names[9:12]) == (["a_b", "a_b-2"], "_CON", ["Cat", "cat-2", "end"])
     assert len({name.casefold() for name in names}) == len(names)
     for name in names:
-        assert os.path.basename(name) == name
+        assert Path(name).name == name
         assert name not in ("", ".", "..")
         assert name.isprintable()
         assert not name.endswith((".", " "))

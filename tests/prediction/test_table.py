@@ -130,7 +130,5 @@ def test_a_name_without_such_letters_stays_what_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["answers", "answers.txt", "answers.csv.gz"])
 def test_a_file_that_does_not_say_what_it_is_is_refused(name: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"does not say what it is to be.*Try: --out answers.csv, or .jsonl or .parquet"
-    ):
+    with pytest.raises(UsageError, match=r"does not say what it is to be.*Try: --out answers.csv, or"):
         kind_of(Path(name))

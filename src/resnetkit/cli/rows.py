@@ -26,9 +26,10 @@ class Rows:
         longest = min(WIDEST_LABEL, max(map(self._width, classes), default=0)) + SHARE
         label = max(longest, len(HEADINGS[1]))
         rest = self.console.width - label - 2 * len(GAP) - 1
-        then = min(max((top - 1) * (longest + 2) - 2, len(HEADINGS[2])), rest // 2)
-        name = min(max([len(HEADINGS[0]), *map(self._width, names)]), rest - then)
-        self.widths = (name, label, min(rest - name, max(then, (top - 1) * (longest + 2))))
+        name = max([len(HEADINGS[0]), *map(self._width, names)])
+        others = max((top - 1) * (longest + len(", ")) - len(", "), len(HEADINGS[2]))
+        then = min(others, max(rest - name, rest * 2 // 5))
+        self.widths = (min(name, rest - then), label, then)
         self._print(HEADINGS)
         answer_cells(" " + "─" * (sum(self.widths) + 2 * len(GAP)), self.console)
 

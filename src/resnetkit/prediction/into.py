@@ -84,7 +84,8 @@ def predict_into(
     with ExitStack() as until_finished:
         begin = partial(opened, out, job, overwrite=overwrite, resume=resume)
         part = ranks.from_first(lambda: until_finished.enter_context(begin()))
-        blocks = _answer_blocks(part, _inputs(given, classifier, ranks, out), answer, ranks, moved)
+        written = [out, part_of(out), *([sorter.folder] if sorter is not None else [])]
+        blocks = _answer_blocks(part, _inputs(given, classifier, ranks, written), answer, ranks, moved)
         ranks.agree({"the inputs": digest_of(blocks)})
         table = partial(kind, top=top, say=say)
         return ranks.from_first(partial(_put_together, out, part, blocks, table, say, sorter))
@@ -105,19 +106,19 @@ def _job(classifier: Classifier, given: Iterable[Path], options: Mapping[str, An
     }
 
 
-def _inputs(given: list[Path], classifier: Classifier, ranks: Ranks, out: Path) -> Iterator[Input]:
+def _inputs(given: list[Path], classifier: Classifier, ranks: Ranks, written: list[Path]) -> Iterator[Input]:
     """All inputs but what this job itself writes among them. What is on stdin the first rank alone can read."""
     found = partial(iter_inputs, given, classifier.preprocess.channels)
     if not ranks.alone and any(str(each) == STDIN for each in given):
         yield from ranks.from_first(lambda: list(found()))
         return
-    yield from without((out, part_of(out)), given, found())
+    yield from without(written, given, found())
 
 
-def without(places: Iterable[Path | None], given: Iterable[Path], inputs: Iterator[Input]) -> Iterator[Input]:
+def without(places: Iterable[Path], given: Iterable[Path], inputs: Iterator[Input]) -> Iterator[Input]:
     """Inputs but those that are, or are in, places that are written to meanwhile where these lie in a folder given."""
     folders = [_absolute(each) for each in given if each.is_dir()]
-    ours = [_absolute(each) for each in places if each is not None]
+    ours = [_absolute(each) for each in places]
     ours = [each for each in ours if any(each.startswith(f"{folder}{os.sep}") for folder in folders)]
     if not ours:
         return inputs
