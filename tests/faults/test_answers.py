@@ -1,12 +1,14 @@
 """A file of answers, killed or out of disk at any moment: with --resume it has the bytes of an undisturbed run."""
 
 import errno
+import functools
 import json
 import random
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -62,15 +64,20 @@ def answer(model: Path, album: Path, out: Path, *more: object, plant: partial | 
     return run(*words(model, album, out, *more), plant=partial(small_blocks, plant))
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def whole(request: pytest.FixtureRequest, home: Path, album: Path, digits_run: Path) -> Path:
-    """The file of an undisturbed run, beside the points of it."""
-    out = home / f"whole-{request.param}" / f"answers.{request.param}"
-    plant = partial(plants.record, out.parent, home / f"{request.param}.json", network=False)
-    ended = answer(digits_run, album, out, plant=plant)
-    assert ended.code == 0, ended.err
-    assert [each.name for each in out.parent.iterdir()] == [out.name]
-    return out
+@pytest.fixture(scope="module")
+def wholes(home: Path, album: Path, digits_run: Path) -> Callable[[str], Path]:
+    """Gives the file of an undisturbed run, beside the points of it."""
+
+    @functools.cache
+    def whole(kind: str) -> Path:
+        out = home / f"whole-{kind}" / f"answers.{kind}"
+        plant = partial(plants.record, out.parent, home / f"{kind}.json", network=False)
+        ended = answer(digits_run, album, out, plant=plant)
+        assert ended.code == 0, ended.err
+        assert [each.name for each in out.parent.iterdir()] == [out.name]
+        return out
+
+    return whole
 
 
 def labels_of(whole: Path, home: Path) -> list[str]:
@@ -93,45 +100,78 @@ def kill_and_resume(number: int, whole: Path, home: Path, album: Path, model: Pa
     resume(model, album, out, whole, where)
 
 
-def test_killed_at_points_of_all_kinds_and_resumed(whole: Path, home: Path, album: Path, digits_run: Path) -> None:
-    for number in spread(labels_of(whole, home), 8):
-        kill_and_resume(number, whole, home, album, digits_run)
+def test_killed_at_points_of_all_kinds_and_resumed(wholes: Callable, home: Path, album: Path, digits_run: Path) -> None:
+    for number in spread(labels_of(wholes("csv"), home), 4):
+        kill_and_resume(number, wholes("csv"), home, album, digits_run)
 
 
 @pytest.mark.slow
-def test_killed_at_every_point_and_resumed(whole: Path, home: Path, album: Path, digits_run: Path) -> None:
-    for number in range(len(labels_of(whole, home))):
-        kill_and_resume(number, whole, home, album, digits_run)
-
-
-def test_killed_within_a_write_and_resumed(whole: Path, home: Path, album: Path, digits_run: Path) -> None:
-    """Of the job, of a block and of the file: half of it is there, which may end within a letter."""
-    writes = [label for label in labels_of(whole, home) if label.startswith("before write")]
-    for number in {0, 3, len(writes) - 1}:
-        out = home / "torn" / whole.name
-        plant = partial(plants.kill_in_write, out.parent, number)
-        assert answer(digits_run, album, out, plant=plant).code == -9
-        resume(digits_run, album, out, whole, writes[number])
-
-
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=lambda error: errno.errorcode[error])
-def test_a_disk_that_is_full_is_one_line_and_what_was_answered_stays(
-    error: int, whole: Path, home: Path, album: Path, digits_run: Path
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_every_point_and_resumed(
+    kind: str, wholes: Callable, home: Path, album: Path, digits_run: Path
 ) -> None:
-    calls = [
-        number
-        for number, label in enumerate(labels_of(whole, home))
-        if label.startswith(("before write", "before fsync", "before replace")) and ".lock" not in label
-    ]
-    for number in calls[:: max(1, len(calls) // 4)]:
-        out = home / "full" / whole.name
-        plant = partial(plants.fail, out.parent, number, error, network=False)
-        ended = answer(digits_run, album, out, plant=plant)
-        assert ended.code == 7, ended.err
-        assert len(ended.err.splitlines()) == 1
-        assert ("no space left. Try: free some space" in ended.err) == (error == errno.ENOSPC)
-        assert not out.exists() or out.read_bytes() == whole.read_bytes()  # its folder was not synced
-        resume(digits_run, album, out, whole, ended.err)
+    for number in range(len(labels_of(wholes(kind), home))):
+        kill_and_resume(number, wholes(kind), home, album, digits_run)
+
+
+def tear_and_resume(number: int, whole: Path, home: Path, album: Path, model: Path) -> None:
+    out = home / "torn" / whole.name
+    plant = partial(plants.kill_in_write, out.parent, number)
+    assert answer(model, album, out, plant=plant).code == -9
+    resume(model, album, out, whole, f"write {number}")
+
+
+def writes_of(whole: Path, home: Path) -> int:
+    return sum(label.startswith("before write") for label in labels_of(whole, home))
+
+
+def test_killed_within_a_write_and_resumed(wholes: Callable, home: Path, album: Path, digits_run: Path) -> None:
+    """Of a block and of the file: half of it is there, which may end within a letter."""
+    whole = wholes("parquet")
+    for number in (2, writes_of(whole, home) - 1):
+        tear_and_resume(number, whole, home, album, digits_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_within_every_write_and_resumed(
+    kind: str, wholes: Callable, home: Path, album: Path, digits_run: Path
+) -> None:
+    for number in range(writes_of(wholes(kind), home)):
+        tear_and_resume(number, wholes(kind), home, album, digits_run)
+
+
+def fill_and_resume(number: int, error: int, whole: Path, home: Path, album: Path, model: Path) -> None:
+    """One line, and what was answered stays."""
+    out = home / "full" / whole.name
+    ended = answer(model, album, out, plant=partial(plants.fail, out.parent, number, error, network=False))
+    assert ended.code == 7, ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert ("no space left. Try: free some space" in ended.err) == (error == errno.ENOSPC)
+    assert not out.exists() or out.read_bytes() == whole.read_bytes()  # its folder was not synced
+    resume(model, album, out, whole, ended.err)
+
+
+def calls_of(whole: Path, home: Path) -> list[int]:
+    """Points before what writes."""
+    what = ("before write", "before fsync", "before replace")
+    return [number for number, label in enumerate(labels_of(whole, home)) if label.startswith(what)]
+
+
+def test_a_disk_that_is_full_is_one_line(wholes: Callable, home: Path, album: Path, digits_run: Path) -> None:
+    """In a block, and where the file is put together."""
+    calls = calls_of(wholes("parquet"), home)
+    for number, error in ((calls[6], errno.ENOSPC), (calls[-3], errno.ENOSPC), (calls[-1], errno.EIO)):
+        fill_and_resume(number, error, wholes("parquet"), home, album, digits_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_call_that_fails_is_one_line(
+    kind: str, wholes: Callable, home: Path, album: Path, digits_run: Path
+) -> None:
+    for number in calls_of(wholes(kind), home):
+        fill_and_resume(number, errno.ENOSPC, wholes(kind), home, album, digits_run)
 
 
 def kill_five_times(model: Path, album: Path, out: Path, whole: Path, files: int) -> None:
@@ -159,7 +199,7 @@ def test_killed_five_times_in_a_row(home: Path, digits_run: Path) -> None:
     plant = partial(plants.record, whole.parent, log, network=False)
     assert answer(digits_run, album, whole, plant=plant).code == 0
     writes = [number for number, label in enumerate(json.loads(log.read_text())) if "replace" in label]
-    for number in random.Random(0).sample(writes[:12], 5):
+    for number in random.Random(0).sample(writes[:6], 5):
         plant = partial(plants.at, out.parent, number, plants.kill, network=False)
         assert answer(digits_run, album, out, "--resume", plant=plant).code == -9
         assert not out.exists()
@@ -176,33 +216,36 @@ def test_twenty_thousand_files_killed_five_times(tmp_path: Path, digits_run: Pat
     assert whole.read_bytes().count(b".png") == 20_000
 
 
-@pytest.mark.parametrize("kill", [False, True])
-def test_two_ranks_write_what_one_process_writes(
-    kill: bool, home: Path, album: Path, whole: Path, digits_run: Path
-) -> None:
-    """Also where one of them was killed, and one process goes on."""
-    if kill and whole.suffix != ".csv":
-        pytest.skip("one kind is enough")
-    out = home / "ranks" / whole.name
+def two_ranks(model: Path, album: Path, out: Path, dies: partial | None = None) -> list[Ended]:
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    dies = partial(plants.kill_in_write, out.parent, 1)
     ranks = [
         start(
             Case(
-                words(digits_run, album, out),
+                words(model, album, out),
                 env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                plant=partial(small_blocks, dies if kill and rank else None),
+                plant=partial(small_blocks, dies if rank else None),
             )
         )
         for rank in range(2)
     ]
-    ended = [wait(rank) for rank in ranks]
-    if kill:
-        assert [each.code for each in ended] == [8, -9], ended[0].err
-        assert not out.exists()
-        resume(digits_run, album, out, whole, "one rank, where there were two")
-        return
+    return [wait(rank) for rank in ranks]
+
+
+def test_two_ranks_write_what_one_process_writes(wholes: Callable, home: Path, album: Path, digits_run: Path) -> None:
+    out = home / "ranks" / "answers.csv"
+    ended = two_ranks(digits_run, album, out)
     assert [each.code for each in ended] == [0, 0], [each.err for each in ended]
     assert ended[1].err == ""
-    assert out.read_bytes() == whole.read_bytes()
+    assert out.read_bytes() == wholes("csv").read_bytes()
     shutil.rmtree(out.parent)
+
+
+@pytest.mark.slow
+def test_where_a_rank_was_killed_one_process_goes_on(
+    wholes: Callable, home: Path, album: Path, digits_run: Path
+) -> None:
+    out = home / "ranks" / "answers.csv"
+    ended = two_ranks(digits_run, album, out, partial(plants.kill_in_write, out.parent, 1))
+    assert [each.code for each in ended] == [8, -9], ended[0].err
+    assert not out.exists()
+    resume(digits_run, album, out, wholes("csv"), "one process, where there were two ranks")
