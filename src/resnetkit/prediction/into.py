@@ -186,6 +186,6 @@ def _put_together(
                 if sorter is not None:
                     sorter.place(row)
         table.finish()
-        require_free(out)
+        require_free(out, part)
     part.clear()
     return tally

@@ -34,6 +34,8 @@ class Part:
     folder: Path
     kept: frozenset[str] = frozenset()
     """Names of the blocks that were there when it was opened."""
+    overwrite: bool = False
+    """Whether a file that is there is to be replaced at the end."""
 
     @property
     def whole(self) -> Path:
@@ -130,20 +132,20 @@ def opened(out: Path, job: Mapping[str, str], *, overwrite: bool, resume: bool) 
             replace_file(file, json.dumps({**job, "overwrite": overwrite}).encode())
         sweep(part.folder)
         try:
-            yield replace(part, kept=frozenset(each.stem for each in part.folder.glob(f"*{ROWS}")))
+            kept = frozenset(each.stem for each in part.folder.glob(f"*{ROWS}"))
+            yield replace(part, kept=kept, overwrite=overwrite)
         except BaseException:
             if not any(part.folder.glob(f"*{ROWS}")):
                 part.clear()  # there is nothing to go on with
             raise
 
 
-def require_free(out: Path) -> None:
+def require_free(out: Path, part: Part) -> None:
     """Raise `UsageError` (exit code 2) where there is another file by now that this job was not told to replace.
 
     One with the same bytes is what this job has put there when it was killed.
     """
-    part = Part(part_of(out))
-    if not os.path.lexists(out) or _read(part.folder / JOB).get("overwrite") is True:
+    if part.overwrite or not os.path.lexists(out):
         return
     if not out.is_file() or not filecmp.cmp(out, part.whole, shallow=False):
         raise _occupied(out)
