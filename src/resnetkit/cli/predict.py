@@ -41,6 +41,8 @@ class _Request:
     json_output: bool
     sorter: "Sorter | None"
     say: Callable[["Prediction"], dict[str, Any]]
+    protocol: Any = None
+    """Which views of a picture are averaged."""
 
     def inputs(self) -> Iterator[Any]:
         from resnetkit.prediction.inputs import iter_inputs
@@ -151,6 +153,7 @@ def _write(request: _Request, out: Path, ranks: Any, *, overwrite: bool, resume:
                 request.images,
                 top=request.top,
                 batch_size=request.batch_size,
+                protocol=request.protocol,
                 say=request.say,
                 overwrite=overwrite,
                 resume=resume,
@@ -174,7 +177,9 @@ def _print_rows(request: _Request) -> "Tally":
         inputs = without([sorter.folder], request.images, inputs)
     first = list(islice(inputs, FEW))
     top = min(request.top, len(request.classifier.classes))
-    answers: Any = predict_inputs(request.classifier, chain(first, inputs), top=top, batch_size=request.batch_size)
+    answers: Any = predict_inputs(
+        request.classifier, chain(first, inputs), top=top, batch_size=request.batch_size, protocol=request.protocol
+    )
     with ExitStack() as stack:
         rows = stack.enter_context(closing(answers))
         moved = stack.enter_context(_bar(request)) if len(first) == FEW else lambda _: None
