@@ -249,6 +249,8 @@ def _warm_up() -> None:
     import torch._dynamo
     import torchvision.transforms.v2  # noqa: F401
 
+    import resnetkit.prediction.into
+    import resnetkit.weights.load  # noqa: F401
     from resnetkit.cli.app import app
 
     torch.set_num_threads(1)

@@ -51,10 +51,11 @@ class Points:
         yield
         self.point(f"after {label}")
 
-    def watch(self) -> None:
-        """Put the counting in place."""
+    def watch(self, *, network: bool = True) -> None:
+        """Put the counting in place; without the network, where several threads use it and come in any order."""
         self._watch_files()
-        self._watch_network()
+        if network:
+            self._watch_network()
 
     def _watch_network(self) -> None:
         import torch
@@ -127,16 +128,16 @@ class Points:
             setattr(os, name, watched(name))
 
 
-def record(run: Path, log: Path) -> Callable[[], None]:
+def record(run: Path, log: Path, *, network: bool = True) -> Callable[[], None]:
     """Write the labels of all points, in their order, when the command has ended."""
     labels: list[str] = []
-    Points(run, lambda _, label: labels.append(label)).watch()
+    Points(run, lambda _, label: labels.append(label)).watch(network=network)
     return lambda: log.write_text(json.dumps(labels)) and None
 
 
-def at(run: Path, number: int, act: Callable[[], None]) -> None:
+def at(run: Path, number: int, act: Callable[[], None], *, network: bool = True) -> None:
     """Do something at one point."""
-    Points(run, lambda reached, _: act() if reached == number else None).watch()
+    Points(run, lambda reached, _: act() if reached == number else None).watch(network=network)
 
 
 def kill() -> None:
@@ -150,7 +151,7 @@ def send(*numbers: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def fail(run: Path, number: int, error: int, times: int = 1, every: str = "") -> None:
+def fail(run: Path, number: int, error: int, times: int = 1, every: str = "", *, network: bool = True) -> None:
     """The file-system call at a point, and at as many later points `every` as `times` says, gives an error."""
     left = times
 
@@ -160,7 +161,7 @@ def fail(run: Path, number: int, error: int, times: int = 1, every: str = "") ->
             left -= 1
             raise OSError(error, os.strerror(error), label.split()[-1])
 
-    Points(run, act).watch()
+    Points(run, act).watch(network=network)
 
 
 def log_calls(run: Path, log: Path) -> Callable[[], None]:
@@ -184,6 +185,20 @@ def tear(run: Path, name: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         state["torn"] = True
         return original(descriptor, content[: len(content) // 2])
+
+    os.write = write
+
+
+def kill_in_write(run: Path, number: int) -> None:
+    """The n-th write under the run's folder is half done when the process is killed."""
+    original, writes = os.write, itertools.count()
+
+    def write(descriptor: int, content: Any) -> int:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path.startswith(f"{os.path.abspath(run)}{os.sep}") and next(writes) == number:
+            original(descriptor, content[: len(content) // 2])
+            kill()
+        return original(descriptor, content)
 
     os.write = write
 

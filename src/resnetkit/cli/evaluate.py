@@ -21,6 +21,7 @@ from resnetkit.cli.options import (
 )
 from resnetkit.cli.plugin import network_of
 from resnetkit.cli.printing import answer, answer_json, aside
+from resnetkit.machine.console import counted
 from resnetkit.recipes.ranges import require
 from resnetkit.weights.hints import Hints
 
@@ -131,7 +132,7 @@ def evaluate_command(
         if report["seen"]:
             answer(f"{report['seen']:,} more were seen in training and are not counted.")
         if unreadable:
-            answer(f"{len(unreadable)} images could not be read and are not counted.")
+            answer(f"{counted(len(unreadable), 'image')} could not be read: not counted.")
         if out is not None:
             answer(f"written: predictions.csv and evaluation.json in {out}")
     return 9 if strict and unreadable else 0

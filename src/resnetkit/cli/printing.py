@@ -5,7 +5,6 @@ Whatever a stranger has named, a file, a class or a folder, is harmless here: se
 
 import codecs
 import io
-import json
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from resnetkit.errors import StorageError
-from resnetkit.machine.console import PlainConsole, fitted, shown
+from resnetkit.machine.console import PlainConsole, fitted, json_line, shown
 
 
 def open_streams() -> None:
@@ -42,9 +41,7 @@ def answer(*lines: str) -> None:
 
 def answer_json(report: dict[str, Any]) -> None:
     """One JSON object on stdout, as `answer`. What cannot be printed is escaped, and parses back to the same."""
-    line = json.dumps(report, ensure_ascii=codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8")
-    if not line.isprintable():
-        line = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
+    line = json_line(report, ascii_only=codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8")
     with _to_reader():
         print(line)
 
@@ -53,6 +50,15 @@ def answer_table(table: Any) -> None:
     """A table of `rich` on stdout, as wide as that is. Its cells are plain strings."""
     with _to_reader():
         console().print(table)
+
+
+def answer_cells(line: str, console: PlainConsole, style: str = "") -> None:
+    """One line of a table on stdout, which was made harmless and as wide as the `console` that it goes to."""
+    with _to_reader():
+        if style and console.is_terminal:
+            console.print(line, style=style, soft_wrap=True)
+        else:
+            print(line)
 
 
 def console() -> PlainConsole:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from resnetkit.cli.options import HowLabelled, Json, Strict
 from resnetkit.cli.printing import answer, answer_json, aside
+from resnetkit.machine.console import counted
 
 
 def shard_command(
@@ -70,6 +71,6 @@ def shard_command(
         for name, sums in splits.items():
             answer(f"{name}: {sums['samples']:,} images in {sums['shards']:,} shards, {sums['bytes'] / 1e6:,.1f} MB")
         if left_out:
-            answer(f"{len(left_out)} images could not be read and are not in the shards.")
+            answer(f"{counted(len(left_out), 'image')} could not be read: not in the shards.")
         answer("Next:", f"  resnetkit train {out}")
     return 9 if strict and left_out else 0

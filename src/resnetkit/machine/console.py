@@ -1,7 +1,9 @@
 """How something is said on a terminal: text that a stranger named is made harmless, lines and bars go to stderr."""
 
+import json
 import os
 import re
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +30,19 @@ def shown(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
     )
+
+
+def json_line(report: Any, *, ascii_only: bool = False) -> str:
+    """JSON that stays on its line and does nothing to a terminal: what cannot be printed is escaped."""
+    line = json.dumps(report, ensure_ascii=ascii_only)
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
+
+
+def counted(number: int, noun: str) -> str:
+    """How many there are of what a noun names, which takes an s where they are several: `1 image`, `2,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def fitted(line: str, width: int | None) -> list[str]:
@@ -82,8 +97,10 @@ class PlainConsole(Console):
 class Reporter:
     """Lines and a progress bar on stderr; on something other than a terminal, lines only; in a notebook, one output."""
 
-    def __init__(self, *, quiet: bool = False, tells_result: bool = True) -> None:
+    def __init__(self, *, quiet: bool = False, tells_result: bool = True, among_answers: bool = False) -> None:
         self.console = PlainConsole(stderr=True, quiet=quiet, soft_wrap=True)
+        if among_answers and not quiet and self.console.is_terminal and _is_terminal(sys.stdout):
+            self.console = PlainConsole(soft_wrap=True)  # one screen: who draws the bar has to know of the answers
         self.panel = Panel() if self.console.is_jupyter and not quiet else None
         self.tells_result = tells_result
         """False where whoever asked for the work tells its result, so that it is not told twice."""
@@ -216,6 +233,10 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: move(completed=done, total=total)
 
 
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
+
+
 @contextmanager
 def _bar(
     console: Console, columns: "Callable[[], Sequence[ProgressColumn]]", name: str, **fields: Any
@@ -229,5 +250,12 @@ def _bar(
         return
     from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(*columns(), TimeRemainingColumn(), TextColumn("left"), console=console, transient=True) as bar:
+    with Progress(
+        *columns(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        redirect_stdout=_is_terminal(sys.stdout),  # what goes into a pipe or a file goes there all the same
+    ) as bar:
         yield partial(bar.update, bar.add_task(name, **fields))

@@ -6,7 +6,9 @@ fill the disk, before and after each of them.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -15,9 +17,15 @@ from resnetkit.errors import StorageError
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file and wait until the disk has it. The folder must exist; the name must be free or ours."""
+    with _writing(path) as write:
+        write(content)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[bytes], None]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        _write_all(descriptor, content)
+        yield partial(_write_all, descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -36,20 +44,46 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
 
     Raises `StorageError` (exit code 7), which names the first that could not be written.
     """
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    beside = {path: _beside(path) for path in contents}
     path = next(iter(contents))
-    try:
+    with _blaming(lambda: path, *beside.values()):
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(beside[path], content)
         for path in contents:
             os.replace(beside[path], path)  # noqa: PTH105
             sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path, beside: Path | None = None) -> Iterator[Callable[[bytes], None]]:
+    """As `replace_file`, piece by piece: gives what takes them, and what they make is at `path` afterwards.
+
+    Until then it stands at `beside`, on the same disk; that is a hidden name in the same folder where none is given.
+    """
+    beside = beside or _beside(path)
+    with _blaming(lambda: path, beside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(beside) as write:
+            yield write
+        os.replace(beside, path)  # noqa: PTH105
+        sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def _blaming(path: Callable[[], Path], *unfinished: Path) -> Iterator[None]:
+    """Where writing fails, leave nothing unfinished. Raises `StorageError` (exit code 7), naming the path."""
+    try:
+        yield
     except BaseException as error:  # also where a signal ends it
-        for each in beside.values():
+        for each in unfinished:
             each.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise StorageError.from_os(error, "cannot write the file", path) from error
+            raise StorageError.from_os(error, "cannot write the file", path()) from error
         raise
 
 
