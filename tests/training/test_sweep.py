@@ -150,7 +150,7 @@ MISTAKES = {
     "no key": ({"optim.lrr": [1]}, {}, "optim.lr"),
     "no value": ({"optim.lr": []}, {}, "optim.lr has no value"),
     "decides nothing": ({"data.workers": [0, 2]}, {}, "it decides nothing of the result"),
-    "other images": ({"data.validation": [0.1, 0.2]}, {}, "scored on different images"),
+    "other images": ({"data.validation": [0.1, 0.2]}, {}, "data.validation is not swept"),
     "out of range": ({"optim.lr": [0.1, -1]}, {}, "optim.lr = -1 cannot be"),
     "idle in every row": ({"optim.gamma": [0.1, 0.2]}, {}, "--optim.gamma would change nothing here"),
     "two names": ({"model": ["resnet20"], "model.name": ["resnet32"]}, {}, "model and model.name are two"),
