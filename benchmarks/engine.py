@@ -16,8 +16,8 @@ import torch
 
 from resnetkit.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resnetkit.machine.device import choose, one_thread
-from resnetkit.networks.resnet import build
 from resnetkit.networks.folding import fold
+from resnetkit.networks.resnet import build
 from resnetkit.transfer.backbone import Engine, TorchEngine
 from resnetkit.transfer.openvino import OpenVINOEngine, import_openvino
 

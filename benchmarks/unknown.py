@@ -50,8 +50,8 @@ def without(said: Seen, label: int) -> Seen:
     return features[kept], logits[kept][:, others], labels[kept] - (labels[kept] > label).long()
 
 
-def figures(method: str, learnt: Seen, held_out: Seen, test: Seen, strange: Seen) -> np.ndarray:
-    features, logits, labels = learnt
+def figures(method: str, parts: list[Seen], strange: Seen) -> np.ndarray:
+    (features, logits, labels), held_out, test = parts
     unknown = learn_unknown(features, labels, logits, held_out[:2], method=method)
     assert unknown is not None
     usual, other = unknown.score(*test[:2]).numpy(), unknown.score(*strange[:2]).numpy()
@@ -66,7 +66,7 @@ def left_out(method: str, parts: list[Seen]) -> np.ndarray:
         few = test[2] == label
         columns = [each for each in range(10) if each != label]
         strange = test[0][few], test[1][few][:, columns], test[2][few]
-        rows.append(figures(method, *(without(each, label) for each in parts), strange))
+        rows.append(figures(method, [without(each, label) for each in parts], strange))
     return np.mean(rows, axis=0)
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     data = {}
     for name, classifier in classifiers.items():
         source = asked.cifar10 if name == "cifar10" else name
-        settings = DataRecipe(name=source, validation=classifier.origin.validation)
+        settings = DataRecipe(name=source, validation=classifier.origin.validation or 0.0)
         data[name] = load_data(source, settings, data_root=asked.folder)
     print("network, strangers, score: AUROC, caught, refused of the known test images")
     for name, classifier in classifiers.items():
@@ -90,7 +90,7 @@ def main() -> None:
         for other in data.keys() - {name}:
             strange = seen(classifier, as_the_network_sees(classifier, in_memory(data[other], data[other].test)))
             for method in METHODS:
-                print(f"{name}, {other}, {method}: {np.round(figures(method, *parts, strange), 1)}", flush=True)
+                print(f"{name}, {other}, {method}: {np.round(figures(method, parts, strange), 1)}", flush=True)
         for method in METHODS:
             print(f"{name}, one class out, {method}: {np.round(left_out(method, parts), 1)}", flush=True)
 

@@ -25,7 +25,7 @@ from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine import documents
 from resnetkit.machine.console import shown
-from resnetkit.machine.device import Compute, Precision, choose
+from resnetkit.machine.device import Compute, Precision, choose, is_out_of_memory
 from resnetkit.machine.notebook import table
 from resnetkit.machine.storage import replace_file, sha256
 from resnetkit.networks.arch import VARIANTS, Arch
@@ -190,6 +190,17 @@ class Classifier:
             logits = self.network.fc(features).float()
         return self._checked(logits), features.float()
 
+    def outputs_that_fit(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `outputs`; memory that does not suffice for all images is asked for again in halves."""
+        try:
+            return self.outputs(images)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(images) == 1:
+                raise
+        # Outside of the handler the error is gone, and with it what it held on to.
+        (one, seen), (other, more) = map(self.outputs_that_fit, images.chunk(2))
+        return torch.cat([one, other]), torch.cat([seen, more]) if seen is not None and more is not None else None
+
     def _checked(self, logits: Tensor) -> Tensor:
         if logits.shape[1] != len(self.classes):
             raise UsageError(
@@ -235,7 +246,7 @@ class Classifier:
         parts = []
         for part in images.split(self.chunk):
             filled = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self.chunk - len(part)))
-            logits, features = self.outputs(filled)
+            logits, features = self.outputs_that_fit(filled)
             parts.append((logits[: len(part)], features[: len(part)] if features is not None else None))
         if not parts:
             return self.outputs(images)

@@ -33,15 +33,19 @@ def own_test(classifier: Classifier, data: str, split: str) -> bool:
 
 
 def openings(classifier: Classifier) -> list[str]:
-    """By what the test split of its run was opened so far, in order; training itself counts, as its figures say."""
-    by: list[str] = []
+    """By what the test split of its run was opened so far, in order; of a run of a former version, its training."""
     run = _run_of(classifier)
+    by = _recorded(run) if run is not None else []
+    return by or (["train"] if classifier.metrics.get("split") == "test" else [])
+
+
+def _recorded(run: Path) -> list[str]:
+    by: list[str] = []
     with suppress(OSError):
-        for line in (run / FILE).read_bytes().splitlines() if run is not None else ():
+        for line in (run / FILE).read_bytes().splitlines():
             with suppress(ValueError, KeyError, TypeError):
                 by.append(str(json.loads(line)["by"]))
-    trained = classifier.metrics.get("split") == "test" and "train" not in by
-    return ["train", *by] if trained else by
+    return by
 
 
 def record(run: Path, by: str) -> None:
@@ -67,7 +71,8 @@ def count_opening(classifier: Classifier, by: str) -> dict[str, Any]:
         )
     run = _run_of(classifier)
     if run is not None and torchrun.place().first:
-        record(run, by)
+        for each in [*before[len(_recorded(run)) :], by]:
+            record(run, each)
     return {"times": len(before) + 1, "by": dict(Counter([*before, by]))}
 
 

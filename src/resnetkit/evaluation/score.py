@@ -4,14 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from resnetkit.classifier import Classifier
 from resnetkit.data.batches import evaluation_batches
 from resnetkit.data.splits import Split
 from resnetkit.evaluation.metrics import Score, Tally
-from resnetkit.machine.device import is_out_of_memory
 from resnetkit.machine.ranks import ALONE, Ranks
 
 BATCH_SIZE = 256
@@ -47,7 +45,7 @@ def score(
         if (batch := next(batches, None)) is not None:
             lost |= batch.lost
             if len(batch.labels):
-                logits = _in_parts(classifier, batch.images)
+                logits, _ = classifier.outputs_that_fit(batch.images)
                 tally.update(logits, batch.labels, F.cross_entropy(logits, batch.labels))
         between()
     if not ranks.alone:
@@ -55,13 +53,3 @@ def score(
         for others in ranks.gather(lost):
             lost |= others
     return replace(tally.compute(), lost=lost)
-
-
-def _in_parts(classifier: Classifier, images: Tensor) -> Tensor:
-    try:
-        return classifier.logits(images)
-    except RuntimeError as error:
-        if not is_out_of_memory(error) or len(images) == 1:
-            raise
-    # Outside of the handler the error is gone, and with it what it held on to.
-    return torch.cat([_in_parts(classifier, part) for part in images.chunk(2)])

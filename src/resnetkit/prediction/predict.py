@@ -110,7 +110,7 @@ class _Stream:
                     return
                 piece, work = waiting.popleft()
                 decoded, outputs = work.result()
-                yield from self._answers(piece, decoded, *(self._outputs(decoded) if outputs is None else outputs))
+                yield from self._answers(piece, decoded, outputs or self._outputs(decoded))
         finally:
             self.stop.set()
             pool.shutdown(cancel_futures=True)
@@ -163,15 +163,12 @@ class _Stream:
             raw, features = classifier.invariant_outputs(images)
             logits.append(raw.cpu())
             scores.append(classifier.strangeness(raw, features))
-        return torch.cat(logits), None if scores[0] is None else torch.cat(
-            [each for each in scores if each is not None]
-        )
+        known = [each for each in scores if each is not None]
+        return torch.cat(logits), torch.cat(known) if known else None
 
-    def _answers(
-        self, piece: list[Input], decoded: list[Decoded], logits: Tensor, scores: Tensor | None
-    ) -> Iterator[Prediction]:
+    def _answers(self, piece: list[Input], decoded: list[Decoded], outputs: Outputs) -> Iterator[Prediction]:
         """Here logits, (N, classes), and scores of novelty become what is said of the pictures."""
-        classifier = self.classifier
+        classifier, (logits, scores) = self.classifier, outputs
         best, probabilities = classifier.ranked(logits, self.top)
         threshold = classifier.unknown.threshold if classifier.unknown is not None else 0.0
         strange = [None] * len(logits) if scores is None else scores.tolist()

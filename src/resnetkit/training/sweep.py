@@ -33,6 +33,7 @@ from resnetkit.errors import (
 )
 from resnetkit.evaluation.answers import answer
 from resnetkit.evaluation.intervals import wilson
+from resnetkit.evaluation.opened import record
 from resnetkit.evaluation.score import score
 from resnetkit.machine.console import Reporter, duration
 from resnetkit.machine.storage import sha256
@@ -244,8 +245,8 @@ def _concluded(images: Data, book: Book, reporter: Reporter) -> Sweep:
     winner = ranking[0].rows[0]
     if images.test is not None and book.test_of(winner.key) is None:
         reporter.line(f"test      opened for {winner.folder}")
-        # The run's own count of what opened its test split is noted here too.
         book.opening(winner.key)  # before: whoever is killed in between has seen nothing, and is counted
+        record(book.folder / winner.folder, "sweep")
         book.tested(winner.key, _test(book.folder / winner.folder, images.test))
     book.write_table(ranking)
     return Sweep(
