@@ -19,10 +19,9 @@ from conftest import TINY, trained_like
 from pictures import draw, fill
 from resnetkit.classifier import Classifier
 from resnetkit.data.load import load_data
-from resnetkit.data.splits import Files, Images
 from resnetkit.errors import UsageError
 from resnetkit.evaluation.answers import answer
-from resnetkit.images.preprocess import Preprocess, to_tensor
+from resnetkit.images.preprocess import Preprocess
 from resnetkit.images.protocol import ViewProtocol
 from resnetkit.machine.device import choose
 from resnetkit.machine.ranks import Ranks
@@ -85,22 +84,6 @@ def test_answers_are_the_same_to_the_bit_for_every_batch_and_number_of_workers(n
         parts = [answer(classifier, split, protocol=protocol, ranks=Alone(rank, size)) for rank in range(size)]
         np.testing.assert_array_equal(np.concatenate([part.logits for part in parts]), one.logits)
         np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), one.labels)
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_pixels_in_memory_are_answered_as_their_files_are(name: str, tmp_path: Path) -> None:
-    protocol, classifier = PROTOCOLS[name], make()
-    classifier = replace(classifier, preprocess=protocol.preprocess(classifier.preprocess))
-    images = [draw(colour, seed, (44, 36)) for seed, colour in enumerate(COLOURS)]
-    paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for image, path in zip(images, paths, strict=True):
-        image.save(path)
-    labels = np.arange(3)
-    files = answer(classifier, Files(paths, labels), batch_size=3, workers=0, protocol=protocol)
-    memory = Images(torch.stack([to_tensor(image) for image in images]), torch.from_numpy(labels))
-    for batch_size in (1, 3):
-        held_in_memory = answer(classifier, memory, batch_size=batch_size, protocol=protocol)
-        np.testing.assert_array_equal(held_in_memory.logits, files.logits)
 
 
 def test_figures_of_digits_are_the_same_to_the_last_digit_for_every_batch(digits_run: Path) -> None:
