@@ -163,6 +163,13 @@ def test_an_ensemble_of_other_classes_is_refused(pictures: Path) -> None:
         rk.evaluate(make(), pictures, ensemble=[make(classes=("blue", "red", "yellow"))])
 
 
+def test_an_ensemble_that_shall_refuse_is_refused_itself(digits_run: Path) -> None:
+    classifier = rk.load(digits_run)
+    assert classifier.unknown is not None
+    with pytest.raises(UsageError, match="an ensemble refuses nothing"):
+        rk.evaluate(classifier, "digits", ensemble=[classifier], reject=True)
+
+
 def test_the_command_line_has_the_same_views(pictures: Path, tmp_path: Path, cli) -> None:
     classifier = make()
     classifier.save(tmp_path / "one")

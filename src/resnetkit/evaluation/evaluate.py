@@ -7,6 +7,7 @@ from typing import Any, Literal
 from resnetkit.arguments import checked
 from resnetkit.classifier import Classifier
 from resnetkit.data.labelling import Labelling
+from resnetkit.errors import UsageError
 from resnetkit.evaluation.answers import BATCH_SIZE
 from resnetkit.evaluation.calibration import calibration
 from resnetkit.evaluation.chosen import own_data, validation_of
@@ -64,8 +65,8 @@ def evaluate(
     know, where it has seen every picture, and where none can be read; `CheckpointError` (exit code 4) for answers
     that are no numbers.
     Raises `UsageError` (exit code 2) for a number that cannot be, for files that are there in `out`, for ten crops
-    where resizing leaves no margin to crop in, and for an ensemble of other classes; `StorageError` (exit code 7) where
-    `out` cannot be written.
+    where resizing leaves no margin to crop in, and for an ensemble of other classes, or with `reject`; `StorageError`
+    (exit code 7) where `out` cannot be written.
     Returns `data, split, seen, unreadable, left_out`, the keys of `Figures.to_dict`, `validation` and `test_opened`;
     accuracies in percent. `unreadable` has the reason for each file, `left_out` the number of files that were passed
     over for each reason. On what its run was given, `validation` has the figures that its weights were chosen by, and
@@ -75,6 +76,9 @@ def evaluate(
     if out is not None:
         require_free(Path(out), overwrite=overwrite)
     if reject:
+        if ensemble:
+            # Without this all images would count as answered: an ensemble has no score of novelty.
+            raise UsageError("an ensemble refuses nothing", why="each model has a score of its own", remedy="one model")
         classifier.require_unknown()
     members, protocol = (classifier, *ensemble), ViewProtocol(crops, tuple(scales), size, flip)
     names = [str(each.folder or each.model) for each in members]
