@@ -26,7 +26,7 @@ def test_a_run_refuses_the_share_of_its_validation_split_that_it_states(digits_r
     )
     assert again.to_bytes() == classifier.unknown.to_bytes()
     drawn = np.random.default_rng(0).integers(0, 256, (50, 8, 8), dtype=np.uint8)
-    assert np.mean([row.unknown for row in rk.predict(classifier, drawn)]) > 0.5
+    assert np.mean([row.unknown for row in rk.predict(classifier, drawn)]) > 4 * 0.05  # a weak net: 77 %
 
 
 @pytest.mark.parametrize("test", [False, True])
