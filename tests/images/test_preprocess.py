@@ -196,3 +196,10 @@ def test_reading_changes_no_file(tmp_path: Path) -> None:
     before = (tmp_path / "a.jpg").read_bytes()
     ImageOps.exif_transpose(read_image(tmp_path / "a.jpg"))
     assert (tmp_path / "a.jpg").read_bytes() == before
+
+
+def test_a_strip_that_would_fill_the_memory_is_refused_by_name(tmp_path: Path) -> None:
+    Image.new("RGB", (60_000, 2)).save(tmp_path / "strip.png")
+    look = Preprocess(224, (0.5,) * 3, (0.5,) * 3, resize=256)
+    with pytest.raises(DataError, match=r"strip.png.*60,000 x 2 px would become 7,680,000 px long"):
+        look.read(tmp_path / "strip.png")

@@ -1,7 +1,7 @@
 """What a classifier says of every labelled image of a split: what all figures are made of."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,13 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, chosen: np.ndarray) -> "Answers":
+        """Those at some places, int64 (M,), or where a mask, bool (N,), is true."""
+        files = np.array(self.files, dtype=object)[chosen].tolist()
+        parts = {"strangeness": self.strangeness, "features": self.features}
+        more = {name: part[chosen] for name, part in parts.items() if part is not None}
+        return replace(self, files=tuple(files), labels=self.labels[chosen], logits=self.logits[chosen], **more)
 
     @property
     def log_probabilities(self) -> np.ndarray:

@@ -87,17 +87,16 @@ def evaluate(
         found = answer_together(
             members, names, where, batch_size=batch_size, workers=workers, protocol=protocol, ranks=ranks
         )
-    answers = average(found.answers) if ensemble else found.answers[0]
-    report = Report({"data": found.data, "split": found.split} | Figures.of(answers).to_dict())
-    report |= {"seen": found.seen, "unreadable": found.unreadable, "left_out": found.left_out}
-    report["validation"] = validation_of(classifier) if found.held and own_data(classifier, found.data) else None
-    opened = found.held and own_test(classifier, found.data, found.split)
-    report["test_opened"] = count_opening(classifier, "evaluate") if opened else None
-    report |= {"views": protocol.describe(), "ensemble": names[1:]}
-    report["calibration"] = calibration(answers)
-    if reject:
-        report["reject"] = rejection(classifier, answers)
-    if out is not None and ranks.first:
-        model = {"model": names[0], "compute": classifier.compute.describe()}
-        write_evaluation(Path(out), answers, model | report)
+        answers = average(found.answers) if ensemble else found.answers[0]
+        report = Report({"data": found.data, "split": found.split} | Figures.of(answers).to_dict())
+        report |= {"seen": found.seen, "unreadable": found.unreadable, "left_out": found.left_out}
+        report["validation"] = validation_of(classifier) if found.held and own_data(classifier, found.data) else None
+        opened = found.held and own_test(classifier, found.data, found.split)
+        report["test_opened"] = ranks.from_first(lambda: count_opening(classifier, "evaluate") if opened else None)
+        report |= {"views": protocol.describe(), "ensemble": names[1:], "calibration": calibration(answers)}
+        if reject:
+            report["reject"] = rejection(classifier, answers)
+        if out is not None:
+            model = {"model": names[0], "compute": classifier.compute.describe()}
+            ranks.from_first(lambda: write_evaluation(Path(out), answers, model | report))
     return report

@@ -14,7 +14,6 @@ from typing import Any
 
 from resnetkit.classifier import Classifier
 from resnetkit.evaluation.chosen import own_data
-from resnetkit.machine import torchrun
 from resnetkit.machine.storage import append_file
 
 FILE = "test_opened.jsonl"
@@ -70,7 +69,7 @@ def count_opening(classifier: Classifier, by: str) -> dict[str, Any]:
             _listed(before),
         )
     run = _run_of(classifier)
-    if run is not None and torchrun.place().first:
+    if run is not None:
         for each in [*before[len(_recorded(run)) :], by]:
             record(run, each)
     return {"times": len(before) + 1, "by": dict(Counter([*before, by]))}

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def records(answers: Answers) -> Iterator[list[object]]:
     heads = [f"{what}_{place}" for place in range(1, top + 1) for what in ("class", "probability")]
     yield ["file", "label", "prediction", "correct", "loss", *heads]
     for start in range(0, len(answers), AT_A_TIME):
-        here = slice(start, start + AT_A_TIME)
-        part = replace(answers, files=answers.files[here], labels=answers.labels[here], logits=answers.logits[here])
+        part = answers.take(np.arange(start, min(start + AT_A_TIME, len(answers))))
         best = np.argsort(-part.logits, 1, kind="stable")[:, :top]
         shares = np.take_along_axis(part.probabilities, best, 1).tolist()
         rows = zip(part.files, part.labels.tolist(), part.losses.tolist(), best.tolist(), shares, strict=True)

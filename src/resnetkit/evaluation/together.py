@@ -256,9 +256,5 @@ def _in_order(answers: Answers, column: np.ndarray, classes: tuple[str, ...]) ->
 def _read_by_all(found: Sequence[Answers]) -> tuple[list[Answers], dict[str, str]]:
     """The answers to those images that could be read for each, and the files that could not."""
     lost = {file: why for each in found for file, why in each.lost.items()}
-    kept = []
-    for each in found:
-        left = np.array([file not in lost for file in each.files], dtype=bool)
-        files = tuple(file for file in each.files if file not in lost)
-        kept.append(replace(each, files=files, labels=each.labels[left], logits=each.logits[left]))
+    kept = [each.take(np.array([file not in lost for file in each.files], dtype=bool)) for each in found]
     return kept, lost

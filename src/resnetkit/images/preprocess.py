@@ -15,12 +15,14 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from resnetkit.errors import UsageError, wrong_field
+from resnetkit.errors import DataError, UsageError, wrong_field
 from resnetkit.images.reading import with_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+MOST_PIXELS = 1 << 26
+"""Of a picture that was made larger: 200 MB."""
 
 Side = Annotated[int, Field(ge=1, le=8192)]
 
@@ -71,13 +73,19 @@ class Preprocess:
         return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """A decoded image brought to the shorter side, `resize` or `size`, and not cropped."""
+        """A decoded image brought to the shorter side, `resize` or `size`, and not cropped.
+
+        Raises `DataError` (exit code 3) for a strip that would become too long for memory.
+        """
         width, height = image.size
         short = self.resize or self.size
         if min(width, height) == short:
             return image
         # Whole numbers throughout, so that no side is one pixel short of itself by rounding.
         target = (short, short * height // width) if width <= height else (short * width // height, short)
+        if target[0] * target[1] > MOST_PIXELS:
+            what = f"a strip of {width:,} x {height:,} px would become {max(target):,} px long"
+            raise DataError(what, remedy="a crop of it")
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         return image.resize(target, filters[self.interpolation])
 

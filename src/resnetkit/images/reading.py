@@ -94,7 +94,11 @@ def with_image(
     Raises `DataError` as `read_image` does.
     """
     with ExitStack() as held:
-        return use(read_file(Path(file), lambda path, opened: _upright(path, opened, channels, held), stream))
+        image = read_file(Path(file), lambda path, opened: _upright(path, opened, channels, held), stream)
+        try:
+            return use(image)
+        except DataError as error:
+            raise DataError(error.what, file=file, why=error.why, remedy=error.remedy) from error
 
 
 def check_header(file: str | Path, stream: Stream | None = None) -> Header:
