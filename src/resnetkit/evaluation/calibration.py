@@ -17,7 +17,7 @@ from resnetkit.randomness import key
 FEWEST = 20
 """Images below which no temperature is fitted: by 10, every second fit made a network worse that was twice too sure."""
 PRIOR = 1.0
-"""How much T = 1 is believed beforehand, in images. Near the best of 0 to 32, for 10 to 1,000 images of two networks."""
+"""How much T = 1 is believed beforehand, in images. Near the best of 0 to 32 for 10 to 1,000 images of two nets."""
 COLDEST, HOTTEST = 0.01, 100.0
 """Bounds of a temperature."""
 MOST_BINS, PER_BIN = 15, 20
