@@ -13,7 +13,7 @@ from faults import plants
 from faults.harness import run
 from faults.powercut import Disk, build
 from faults.runs import begin
-from resnetkit.classifier import load_classifier
+from resnetkit.artefact import load_classifier
 from resnetkit.recipes.load import load_recipe
 from resnetkit.runs import checkpoint
 from resnetkit.runs.folder import Run

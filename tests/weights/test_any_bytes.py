@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import resnetkit as rk
-from resnetkit.classifier import Classifier, load_classifier
+from resnetkit.artefact import load_classifier
+from resnetkit.classifier import Classifier
 from resnetkit.errors import ResnetkitError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.device import choose

@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from resnetkit.arguments import checked, refusal
-from resnetkit.classifier import load_classifier
+from resnetkit.artefact import load_classifier
 from resnetkit.data.arrays import TAKES
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import InPython, load_data, source_of

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from resnetkit.arguments import checked
-from resnetkit.classifier import Classifier, load_classifier
+from resnetkit.artefact import load_classifier
+from resnetkit.classifier import Classifier
 from resnetkit.data.dataset import Data
 from resnetkit.data.load import InPython, load_data, source_of
 from resnetkit.data.splits import Split, class_weights

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetkit.arguments import checked, shortened
-from resnetkit.classifier import CONFIG, UNKNOWN, Classifier, holds_classifier
+from resnetkit.artefact import holds_classifier
+from resnetkit.classifier import CONFIG, UNKNOWN, Classifier
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine.storage import sha256_file
 

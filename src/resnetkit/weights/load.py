@@ -13,7 +13,8 @@ from typing import Any, Literal
 from torch import nn
 
 from resnetkit.arguments import checked
-from resnetkit.classifier import Classifier, holds_classifier, load_classifier, numbers
+from resnetkit.artefact import holds_classifier, load_classifier
+from resnetkit.classifier import Classifier, numbers
 from resnetkit.data.classnames import order_of_head
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess

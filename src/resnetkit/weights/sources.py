@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from resnetkit.classifier import CONFIG, holds_classifier, load_classifier, read_json
+from resnetkit.artefact import holds_classifier, load_classifier, read_json
+from resnetkit.classifier import CONFIG
 from resnetkit.errors import CheckpointError, UsageError
 from resnetkit.images.preprocess import Preprocess
 from resnetkit.machine.console import download_bar
