@@ -119,3 +119,10 @@ def test_a_folder_that_holds_what_is_looked_at_is_refused(tmp_path: Path) -> Non
         with pytest.raises(UsageError, match="which is looked at"):
             require_apart(photos, [given])
     require_apart(photos / "sorted", [photos])
+
+
+def test_what_lies_in_an_archive_is_named_with_the_remedy(tmp_path: Path) -> None:
+    put(tmp_path / "photos.zip", "an archive")
+    sorter = Sorter(tmp_path / "sorted", ("cat", "dog"))
+    assert sorter.place(row(tmp_path / "photos.zip" / "inner" / "x.png", "cat")) is None
+    assert list(sorter.left_out.values()) == ["it is inside of photos.zip: unpack that first"]

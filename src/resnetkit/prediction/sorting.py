@@ -53,7 +53,9 @@ class Sorter:
         source = Path(row.file)
         folder = self.folder / (self._unknown if self.reject and row.unknown else self._folders[row.top[0][0]])
         if not source.is_file():
-            self.left_out[row.file] = "no such file by now"
+            packed = next((each for each in source.parents if each.is_file()), None)
+            inside = f"it is inside of {packed.name}: unpack that first" if packed else ""
+            self.left_out[row.file] = inside or "no such file by now"
             return None
         try:
             folder.mkdir(parents=True, exist_ok=True)
