@@ -37,7 +37,7 @@ class _Request:
     """What is to be answered, and how."""
 
     classifier: Any
-    images: list[Path]
+    images: list[str]
     top: int
     batch_size: int
     json_output: bool
@@ -54,7 +54,7 @@ class _Request:
 
 def predict_command(
     source: Model,
-    images: Annotated[list[Path], Parameter(name="IMAGES", consume_multiple=True)],
+    images: Annotated[list[str], Parameter(name="IMAGES", consume_multiple=True)],
     /,
     *,
     hints: ForWeights = None,
@@ -136,7 +136,7 @@ def predict_command(
 
 
 def _is_finished(
-    out: Path | None, *, overwrite: bool, resume: bool, link: bool, sort_into: Path | None, images: list[Path]
+    out: Path | None, *, overwrite: bool, resume: bool, link: bool, sort_into: Path | None, images: list[str]
 ) -> bool:
     """Whether nothing is left to do. Raises `UsageError` (exit code 2) for what cannot be, before anything is read."""
     if link and sort_into is None:
@@ -228,7 +228,7 @@ def _bar(request: _Request) -> Iterator[Callable[[int], None]]:
     from resnetkit.machine.console import Reporter
 
     found: list[int] = []
-    if terminal_reads() and not any(str(each) == "-" for each in request.images):
+    if terminal_reads() and not "-" in request.images:
 
         def count() -> None:
             with suppress(ResnetkitError, OSError):
@@ -249,8 +249,8 @@ def _tell(request: _Request, tally: "Tally", source: str, out: Path | None) -> N
         answer_json({"out": str(out), "count": tally.count, "failed": tally.failed, "labels": labels})
     if out is not None or sorter is not None or tally.count > FEW:
         most = [f"{label} {count:,}" for label, count in tally.labels.most_common(NAMED)]
-        more = [f"{counted(len(tally.labels) - NAMED, 'more class').replace('classs', 'classes')}"]
-        names = [*most, *(more if len(tally.labels) > NAMED else [])]
+        more = [f"and {len(tally.labels) - NAMED:,} more of the classes"] if len(tally.labels) > NAMED else []
+        names = [*most, *more]
         aside(f"answered: {counted(tally.labels.total(), 'file')}{': ' if names else ''}{', '.join(names)}")
     if tally.failed:
         aside(f"{counted(tally.failed, 'image')} could not be read.")

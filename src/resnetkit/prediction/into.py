@@ -7,7 +7,7 @@ their order and the file is put together, so that its bytes are those of an undi
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +58,7 @@ class Tally:
 def predict_into(
     out: Path,
     classifier: Classifier,
-    given: list[Path],
+    given: Sequence[str | Path],
     *,
     top: int,
     batch_size: int,
@@ -92,7 +92,7 @@ def predict_into(
         return ranks.from_first(partial(_put_together, out, part, blocks, table, say, sorter))
 
 
-def _job(classifier: Classifier, given: Iterable[Path], options: Mapping[str, Any]) -> dict[str, str]:
+def _job(classifier: Classifier, given: Iterable[str | Path], options: Mapping[str, Any]) -> dict[str, str]:
     """Of what the answers depend."""
     digest = hashlib.sha256(repr((classifier.classes, classifier.preprocess, classifier.temperature)).encode())
     for name, tensor in sorted(classifier.network.state_dict().items()):
@@ -109,7 +109,7 @@ def _job(classifier: Classifier, given: Iterable[Path], options: Mapping[str, An
     }
 
 
-def _inputs(given: list[Path], classifier: Classifier, ranks: Ranks, written: list[Path]) -> Iterator[Input]:
+def _inputs(given: Sequence[str | Path], classifier: Classifier, ranks: Ranks, written: list[Path]) -> Iterator[Input]:
     """All inputs but what this job itself writes among them. What is on stdin the first rank alone can read."""
     found = partial(iter_inputs, given, classifier.preprocess.channels)
     if not ranks.alone and any(str(each) == STDIN for each in given):
@@ -118,9 +118,9 @@ def _inputs(given: list[Path], classifier: Classifier, ranks: Ranks, written: li
     yield from without(written, given, found())
 
 
-def without(places: Iterable[Path], given: Iterable[Path], inputs: Iterator[Input]) -> Iterator[Input]:
+def without(places: Iterable[Path], given: Iterable[str | Path], inputs: Iterator[Input]) -> Iterator[Input]:
     """Inputs but those that are, or are in, places that are written to meanwhile where these lie in a folder given."""
-    folders = [_absolute(each) for each in given if each.is_dir()]
+    folders = [_absolute(each) for each in given if Path(each).is_dir()]
     ours = [_absolute(each) for each in places]
     ours = [each for each in ours if any(each.startswith(f"{folder}{os.sep}") for folder in folders)]
     if not ours:

@@ -151,12 +151,12 @@ def safe_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def require_apart(folder: Path, given: Sequence[Path]) -> None:
+def require_apart(folder: Path, given: Sequence[str | Path]) -> None:
     """Raise `UsageError` (exit code 2) where files would be sorted into a folder that holds what is looked at."""
     if folder.exists() and not folder.is_dir():
         raise UsageError("files cannot be sorted there", file=folder, why="it is a file", remedy="another --sort-into")
     target = folder.resolve()
-    inside = next((each for each in given if each.resolve().is_relative_to(target)), None)
+    inside = next((each for each in given if Path(each).resolve().is_relative_to(target)), None)
     if inside is not None:
         why, remedy = f"it holds {inside}, which is looked at", "another --sort-into"
         raise UsageError("files cannot be sorted there", file=folder, why=why, remedy=remedy)
