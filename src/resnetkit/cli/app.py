@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from resnetkit import __version__
 from resnetkit.cli.helppage import ALL, Page, print_all
 from resnetkit.cli.printing import aside, finish_answer, open_streams, say_notes
-from resnetkit.cli.slips import in_our_words, with_lists_apart
+from resnetkit.cli.slips import STDIN, in_our_words, with_lists_apart
 from resnetkit.errors import MemoryLimitError, ResnetkitError, StorageError, UsageError, clipped
 from resnetkit.machine.torchrun import place
 
@@ -88,6 +88,8 @@ def _run(words: Sequence[str]) -> object:
     """Carry out a command; gives what it returns."""
     if ALL in words:
         return print_all(app, words)
+    # A lone hyphen would be taken for an option. No word of a command line can hold what stands for it.
+    words = [STDIN if word == "-" else word for word in words]
     if any("," in word for word in words) and any(word.startswith("--") for word in words) and words[0] != "sweep":
         from resnetkit.cli.keys import lists
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from resnetkit.cli.options import Device, ForWeights, Model, Plugin, Precision, Strict, importing
 from resnetkit.cli.plugin import network_of
 from resnetkit.cli.printing import answer_json, aside
+from resnetkit.cli.slips import STDIN
 from resnetkit.errors import ResnetkitError, StoppedError, UsageError
 from resnetkit.machine.console import counted
 from resnetkit.machine.torchrun import place
@@ -80,6 +81,7 @@ def predict_command(
     resnetkit predict runs/NAME photos/ --json > answers.jsonl
     resnetkit predict runs/NAME photos/ --out answers.csv
     resnetkit predict runs/NAME photos/ --sort-into sorted --reject
+    find photos -name '*.jpg' -print0 | resnetkit predict runs/NAME -
     resnetkit predict resnet50.imagenet1k_v2 cat.jpg
 
     One answer for every file, also for one that cannot be read or is no image; its name does not matter.
@@ -108,6 +110,7 @@ def predict_command(
         Average over each picture and its mirror image.
     """
     require(top=top, batch_size=batch_size)
+    images = ["-" if each == STDIN else each for each in images]
     if _is_finished(out, overwrite=overwrite, resume=resume, link=link, sort_into=sort_into, images=images):
         aside(f"{out} is finished: nothing is left to do. Try: --overwrite to answer again")
         return 0
@@ -228,7 +231,7 @@ def _bar(request: _Request) -> Iterator[Callable[[int], None]]:
     from resnetkit.machine.console import Reporter
 
     found: list[int] = []
-    if terminal_reads() and not "-" in request.images:
+    if terminal_reads() and "-" not in request.images:
 
         def count() -> None:
             with suppress(ResnetkitError, OSError):

@@ -12,6 +12,8 @@ from resnetkit.errors import UsageError, clipped
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
+STDIN = "\0-"
+"""Stands for `-` until a command has it."""
 COMMANDS = {
     "train": ("fit", "finetune", "fine-tune", "learn", "resume"),
     "evaluate": ("eval", "test", "val", "validate", "score", "benchmark"),
