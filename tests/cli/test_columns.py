@@ -105,8 +105,8 @@ def test_the_longest_line_of_an_epoch_fits() -> None:
 
 def test_the_result_is_told_once(here: Path, cli) -> None:
     told = cli(*SAID["train digits"])
-    assert told.out.count("top-1") == 1
-    assert "test top-1" in told.out
+    assert told.out.count("top-1") == 2
+    assert told.out.count("test top-1") == told.out.count("validation top-1") == 1
     assert "test top-1" not in told.err
 
 

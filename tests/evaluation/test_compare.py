@@ -128,7 +128,7 @@ def test_pictures_that_any_of_them_has_learnt_from_are_left_out(colours: tuple[P
 
 def test_where_all_were_seen_by_one_nothing_is_compared(colours: tuple[Path, Path, Path], tmp_path: Path) -> None:
     fill(tmp_path, 2, first=100)
-    with pytest.raises(DataError, match="all 6 pictures were seen in training by one of them"):
+    with pytest.raises(DataError, match="all 6 pictures were seen in training by one of the models"):
         rk.compare(list(map(rk.load, colours[1:])), tmp_path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn import metrics
 
 import resnetkit as rk
@@ -37,7 +38,9 @@ def assert_like_scikit_learn(answers: Answers) -> None:
     if len(every) > 5:
         best = metrics.top_k_accuracy_score(labels, answers.logits, k=5, labels=every)
         assert found["top5"] == round(100 * best, 4)
-    assert found["loss"] == pytest.approx(metrics.log_loss(labels, answers.probabilities, labels=every), rel=1e-12)
+    assert found["loss"] == pytest.approx(
+        metrics.log_loss(labels, softmax(answers.logits.astype(np.float64), 1), labels=every), rel=1e-12
+    )
     assert found["confusion"] == metrics.confusion_matrix(labels, given, labels=every).tolist()
     assert found["balanced_accuracy"] == pytest.approx(
         100 * metrics.recall_score(labels, given, labels=np.unique(labels), average="macro"), abs=5e-5

@@ -61,6 +61,7 @@ class Points:
         import torch
 
         from resnetkit.networks.resnet import ResNet
+        from resnetkit.training import optim
         from resnetkit.training import plan as trainer
         from resnetkit.training import train as training
 
@@ -74,8 +75,14 @@ class Points:
 
         ResNet.forward = counted(ResNet.forward, lambda net, *_: "forward" if net.training else "score")
         torch.Tensor.backward = counted(torch.Tensor.backward, lambda *_: "backward")
-        for kind in (torch.optim.SGD, torch.optim.AdamW):
-            kind.step = counted(kind.step, lambda *_: "update")
+        plain = optim.without_compiler
+
+        def watched_optimizer(kind: type) -> type:
+            made = plain(kind)
+            made.step = counted(made.step, lambda *_: "update")
+            return made
+
+        optim.without_compiler = watched_optimizer
         training.load_data = counted(training.load_data, lambda *_: "load")
         original = trainer.training_batches
 

@@ -1,5 +1,6 @@
 """`resnetkit evaluate`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from cyclopts import Parameter
 
 from resnetkit.cli.figures import print_classes, print_figures
 from resnetkit.cli.options import (
+    SELDOM,
     DataRoot,
     Device,
     ForWeights,
@@ -36,16 +38,15 @@ def evaluate_command(
     labelling: HowLabelled = None,
     data_root: DataRoot = None,
     crops: Literal[1, 10] = 1,
-    scales: Annotated[list[int] | None, Parameter(negative="", consume_multiple=True)] = None,
-    size: int | None = None,
+    scales: Annotated[list[int] | None, Parameter(negative="", consume_multiple=True, group=SELDOM)] = None,
     flip: Annotated[bool, Parameter(negative="")] = False,
-    ensemble: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    batch_size: int = 256,
-    include_seen: Annotated[bool, Parameter(negative="")] = False,
+    ensemble: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True, group=SELDOM)] = None,
+    batch_size: Annotated[int, Parameter(group=SELDOM)] = 256,
+    include_seen: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
     reject: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    workers: Workers = None,
+    overwrite: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
+    workers: Annotated[Workers, Parameter(group=SELDOM)] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     json_output: Json = False,
@@ -71,8 +72,6 @@ def evaluate_command(
         10 averages over corners, centre and their mirror images, as the paper's tables do.
     scales
         Average over whole pictures with these shorter sides, as 224,256,384,480,640: the paper's best figures.
-    size
-        Show the network another size than in training, as 288; the share that is cropped off stays.
     flip
         Average over each view and its mirror image.
     ensemble
@@ -94,9 +93,13 @@ def evaluate_command(
         from resnetkit.evaluation.evaluate import evaluate
         from resnetkit.machine import torchrun
         from resnetkit.machine.console import Reporter
-        from resnetkit.weights.load import load
+        from resnetkit.weights.load import is_ours, load
 
-    classifier = load(source, **vars(hints or Hints()), network=network_of(plugin), device=device, precision=precision)
+    # Of weights that say how images are prepared, it is another size; for others it has to be said which.
+    hints, another_size = hints or Hints(), None
+    if hints.size is not None and is_ours(source):
+        hints, another_size = replace(hints, size=None), hints.size
+    classifier = load(source, **vars(hints), network=network_of(plugin), device=device, precision=precision)
     report = evaluate(
         classifier,
         data,
@@ -105,7 +108,7 @@ def evaluate_command(
         workers=workers,
         crops=crops,
         scales=scales or (),
-        size=size,
+        size=another_size,
         flip=flip,
         ensemble=[load(each, device=device, precision=precision) for each in ensemble or ()],
         include_seen=include_seen,

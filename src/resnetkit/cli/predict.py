@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from resnetkit.cli.options import Device, ForWeights, Model, Plugin, Precision, Strict, importing
+from resnetkit.cli.options import SELDOM, Device, ForWeights, Model, Plugin, Precision, Strict, importing
 from resnetkit.cli.plugin import network_of
 from resnetkit.cli.printing import answer_json, aside
 from resnetkit.cli.slips import STDIN
@@ -61,15 +61,15 @@ def predict_command(
     hints: ForWeights = None,
     plugin: Plugin = None,
     out: Path | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
     resume: Annotated[bool, Parameter(negative="")] = False,
     sort_into: Path | None = None,
-    link: Annotated[bool, Parameter(negative="")] = False,
+    link: Annotated[bool, Parameter(negative="", group=SELDOM)] = False,
     top: int = 3,
     reject: Annotated[bool, Parameter(negative="")] = False,
-    crops: Literal[1, 10] = 1,
+    crops: Annotated[Literal[1, 10], Parameter(group=SELDOM)] = 1,
     flip: Annotated[bool, Parameter(negative="")] = False,
-    batch_size: int = 32,
+    batch_size: Annotated[int, Parameter(group=SELDOM)] = 32,
     device: Device = "auto",
     precision: Precision = "auto",
     json_output: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a file.")] = False,

@@ -57,7 +57,7 @@ def sweep_command(
     with importing():
         from resnetkit.training.sweep import summary, sweep
 
-    found = sweep(data, values, out=out, data_root=data_root)
+    found = sweep(data or "digits", values, out=out, data_root=data_root)
     if json_output:
         answer_json(found.to_dict())
         return

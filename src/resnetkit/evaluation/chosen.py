@@ -9,11 +9,14 @@ from resnetkit.evaluation.figures import Share
 
 
 def own_data(classifier: Classifier, data: str) -> bool:
-    """Whether a set or path is what its run was given, by name or path. Raises `ValueError` for what is no path."""
+    """Whether a set or path is what its run was given, by name or path."""
     own = classifier.origin.data
     if own is None or data in NAMED_SETS or own in NAMED_SETS:
         return data == own
-    return Path(own).resolve() == Path(data).resolve()
+    try:
+        return Path(own).resolve() == Path(data).resolve()
+    except ValueError:  # what is no path, in an artefact from elsewhere
+        return False
 
 
 def validation_of(classifier: Classifier) -> dict[str, Any] | None:

@@ -94,15 +94,14 @@ def answer_together(
     if protocol.mirrors and (pairs := mirrored(first.classes)):
         logger.warning("classes %s and %s mirror each other, and %s mirrored", *pairs[0], protocol.mirrors)
     columns = _columns(members, names, first)
+    loaded = [looks[member.preprocess.channels] for member in members]
+    splits = [aligned(each, each.held_out()[1], member) for each, member in zip(loaded, members, strict=True)]
     split_name, places, seen = _places(members, first, include_seen=where.include_seen)
     found = []
-    for member, column in zip(members, columns, strict=True):
-        loaded = looks[member.preprocess.channels]
-        _, split = loaded.held_out()
-        split = split.take(places) if isinstance(split, Images | Files | Items) and seen else split
+    for member, column, split in zip(members, columns, splits, strict=True):
         said = answer(
             member,
-            aligned(loaded, split, member),
+            split.take(places) if isinstance(split, Images | Files | Items) and seen else split,
             batch_size=max(1, batch_size // protocol.count),
             workers=workers,
             protocol=protocol,

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from resnetkit.errors import UsageError
 from resnetkit.images.preprocess import Preprocess, to_tensor
+from resnetkit.recipes.ranges import require
 
 Views = tuple[Tensor, ...]
 """What is shown of one picture: groups, each uint8 (V, C, H, W) of one size."""
-SIDES = (8, 4096)
-"""Least and greatest side of a scale, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class ViewProtocol:
     def __post_init__(self) -> None:
         if self.crops not in (1, 10):
             raise UsageError(f"crops {self.crops} cannot be", remedy="1 or 10")
-        for side in (*self.scales, *([] if self.size is None else [self.size])):
-            if not SIDES[0] <= side <= SIDES[1]:
-                raise UsageError(f"a side of {side} pixels cannot be", remedy=f"{SIDES[0]} to {SIDES[1]}")
+        for side in self.scales:
+            require(scales=side)
+        require(size=self.size)
         if self.crops == 10 and (self.scales or self.flip):
             which = "--scales is another protocol" if self.scales else "five of ten crops are mirrored already"
             raise UsageError("ten crops cannot go with that", why=which, remedy="one of them")

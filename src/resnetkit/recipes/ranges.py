@@ -9,6 +9,7 @@ from resnetkit.errors import UsageError
 
 RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1_000_000),
+    "scales": (8, 4096),
     "limit": (50, 1_000_000_000),
     "mean": (-1000.0, 1000.0),
     "megabytes": (0.001, 1_000_000.0),

@@ -267,7 +267,8 @@ def _changes(old: Recipe, new: Recipe, file: Path, allow: Collection[str]) -> li
         allow = {*allow, *LENGTHS, *BOUNDS}  # a new length does away with the old one, whatever its unit
     before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
     changed = []
-    for name in sorted(before.keys() | after.keys()):
+    # Another network first: what it is made of is its own, and follows.
+    for name in sorted(before.keys() | after.keys(), key=lambda each: (each != "model.name", each)):
         was, now = before.get(name), after.get(name)
         if was == now or ON_RESUME[name] is OnResume.FREE:
             continue

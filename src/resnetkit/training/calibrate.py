@@ -1,12 +1,10 @@
 """What a classifier has to know beside its weights, from unseen images, at the end of training: its temperature."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resnetkit.evaluation.answers import Answers, answer
 from resnetkit.evaluation.calibration import FEWEST, calibration, fit_temperature
-from resnetkit.machine.device import is_out_of_memory
 from resnetkit.networks.resnet import ResNet
 from resnetkit.training.setup import Setup
 
@@ -25,28 +23,19 @@ class Calibrated:
 def calibrate(setup: Setup, network: ResNet) -> Calibrated:
     """What the validation split says of a network with its best weights; the test split is not looked at.
 
-    The first rank looks, and all have what it finds. Memory that does not suffice ends no run: T stays 1.
+    The first rank looks, and all have what it finds.
     """
 
     def look() -> Answers:
         found = answer(setup.classifier(network), setup.validation_split, workers=setup.recipe.data.workers)
         return replace(found, temperature=fit_temperature(found.logits, found.labels))
 
-    return setup.ranks.from_first(lambda: _tolerant(look))
+    return setup.ranks.from_first(lambda: _calibrated(look(), "validation"))
 
 
 def calibrate_head(setup: Setup, answers: Answers | None) -> Calibrated:
     """What cross-validation says of a solved head: `answers` to each image by a head that has not seen it."""
     return setup.ranks.from_first(lambda: _calibrated(answers, "cross-validation"))
-
-
-def _tolerant(look: Callable[[], Answers]) -> Calibrated:
-    try:
-        return _calibrated(look(), "validation")
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return Calibrated(said="no temperature was fitted: the memory does not suffice; probabilities stay as they are")
 
 
 def _calibrated(answers: Answers | None, split: str) -> Calibrated:

@@ -110,7 +110,7 @@ def chosen(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 @checked()
 def sweep(
-    data: Any = None,
+    data: Any,
     /,
     grid: Mapping[str, Sequence[Any]] | None = None,
     recipe: str | Path | Recipe | None = None,
@@ -134,6 +134,8 @@ def sweep(
     """
     if not place().alone:
         raise UsageError("a sweep runs in one process", why="torchrun has started several", remedy="without it")
+    if not grid:
+        raise UsageError("there is nothing to sweep", remedy='grid={"optim.lr": [0.03, 0.1]}')
     source = source_of(data)
     if data is not None and source is None:
         raise refusal("sweep", "data", data, f"a name, a folder, or {TAKES}")

@@ -31,6 +31,12 @@ from resnetkit.weights.table import OWN
 logger = logging.getLogger("resnetkit")
 
 
+def is_ours(source: str) -> bool:
+    """Whether a source is a classifier that this package has saved, which says all that is to be known of it."""
+    name = spelled(source)
+    return holds_classifier(OWN.get(name, Path(name)))
+
+
 @checked("size")
 def load(
     source: Any,
@@ -223,7 +229,8 @@ def _preprocess(found: Source, hints: Hints) -> Preprocess:
     known = found.preprocess
     if known is not None:
         if hints.size is not None:
-            known = replace(known, size=hints.size, resize=None)
+            resize = None if known.resize is None else round(known.resize * hints.size / known.size)
+            known = replace(known, size=hints.size, resize=resize)
         return replace(known, mean=hints.mean or known.mean, std=hints.std or known.std)
     if hints.mean is None or hints.std is None or hints.size is None:
         given = {"--mean": hints.mean, "--std": hints.std, "--size": hints.size}
