@@ -96,10 +96,11 @@ def evaluate_command(
         from resnetkit.weights.load import is_ours, load
 
     # Of weights that say how images are prepared, it is another size; for others it has to be said which.
-    hints, another_size = hints or Hints(), None
-    if hints.size is not None and is_ours(source):
-        hints, another_size = replace(hints, size=None), hints.size
-    classifier = load(source, **vars(hints), network=network_of(plugin), device=device, precision=precision)
+    said: Hints = hints or Hints()
+    another_size = said.size if is_ours(source) else None
+    if another_size is not None:
+        said = replace(said, size=None)
+    classifier = load(source, **vars(said), network=network_of(plugin), device=device, precision=precision)
     report = evaluate(
         classifier,
         data,
