@@ -45,7 +45,8 @@ def test_nothing_but_sums_and_what_stays_on_the_host_is_float64(tmp_path: Path) 
             optim={"ema": 0.9, "clip": 1.0},
             data={"limit": 200},
         )
-    # Novelty is measured on the host. Mean and deviation, and the least loss that mixed targets leave, are of the host; the sums are `widest`.
+    # Mean and deviation, the least loss that mixed targets leave, and scores of novelty, are of the host; the sums are
+    # `widest`.
     assert seen.files == {
         *("data/splits.py", "evaluation/metrics.py", "training/progress.py"),
         *("novelty/methods.py", "novelty/unknown.py"),
