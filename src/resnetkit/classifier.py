@@ -167,9 +167,11 @@ class Classifier:
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `logits`, in one pass with what the head was given: float32 features (N, num_features).
 
-        None in their place for a network of the user's own, of which nobody knows what is its head.
+        None in their place for a network of the user's own, of which nobody knows what is its head, and for one of ours
+        that does something else beside, by a forward of its own or by a hook.
         """
-        if not self.ours:
+        watched = self.network._forward_hooks or self.network._forward_pre_hooks
+        if type(self.network) is not ResNet or watched:
             return self.logits(images), None
         self.network.eval()
         with self.compute.tuned(), self.compute.autocast():

@@ -32,7 +32,8 @@ def drawn(count: int, temperature: float = 1.0, classes: int = 7, seed: int = 0)
 
 
 def answers(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> Answers:
-    return Answers((), labels, logits, tuple(map(str, range(logits.shape[1]))), temperature)
+    files = tuple(map(str, range(len(labels))))
+    return Answers(files, labels, logits, tuple(map(str, range(logits.shape[1]))), temperature)
 
 
 @pytest.mark.parametrize("truth", [0.4, 1.0, 2.5])

@@ -59,7 +59,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, rk.Classifi
     classifier = rk.train(
         str(folder),
         "scratch",
-        out=folder.parent / "run-of-colours",
+        out=tmp_path_factory.mktemp("run-of-colours") / "run",
         quiet=True,
         epochs=12,
         data={"image_size": 16, "resize": 20, "batch_size": 8},

@@ -73,7 +73,9 @@ class Points:
 
             return call
 
-        ResNet.forward = counted(ResNet.forward, lambda net, *_: "forward" if net.training else "score")
+        ResNet.forward_features = counted(
+            ResNet.forward_features, lambda net, *_: "forward" if net.training else "score"
+        )
         torch.Tensor.backward = counted(torch.Tensor.backward, lambda *_: "backward")
         plain = optim.without_compiler
 

@@ -46,9 +46,9 @@ def test_another_size_keeps_the_share_that_is_cropped_off() -> None:
     ("settings", "said"),
     [
         ({"crops": 5}, "1 or 10"),
-        ({"size": 0}, "side of 0"),
-        ({"scales": (224, -1)}, "side of -1"),
-        ({"scales": (100_000,)}, "side of 100000"),
+        ({"size": 0}, "--size 0 cannot be"),
+        ({"scales": (224, -1)}, "--scales -1 cannot be"),
+        ({"scales": (100_000,)}, "--scales 100000 cannot be"),
         ({"crops": 10, "flip": True}, "mirrored already"),
         ({"crops": 10, "scales": (32,)}, "another protocol"),
         ({"size": 32, "scales": (32,)}, "--size has no say"),

@@ -55,7 +55,6 @@ def evaluate_command(
     """Measure a trained model on labelled images: top-1, top-5, loss.
 
     resnetkit evaluate runs/NAME fashion-mnist
-    resnetkit evaluate runs/NAME photos/test
     resnetkit evaluate runs/NAME 'shards/val-*.tar'
     resnetkit evaluate runs/NAME labels.csv --out figures/
     resnetkit evaluate net.th cifar10/test --model resnet20 --mean 0.485,0.456,0.406

@@ -78,7 +78,6 @@ def predict_command(
     """Say what is on images.
 
     resnetkit predict runs/NAME cat.jpg photos/
-    resnetkit predict runs/NAME photos/ --json > answers.jsonl
     resnetkit predict runs/NAME photos/ --out answers.csv
     resnetkit predict runs/NAME photos/ --sort-into sorted --reject
     find photos -name '*.jpg' -print0 | resnetkit predict runs/NAME -

@@ -19,7 +19,7 @@ WIDEST_LABEL = 30
 
 
 class Rows:
-    """A table on stdout of the files, `names` among them, and of `top` of the classes; it begins with its headings."""
+    """A table on stdout of the files, `names` among them, and of `top` of the classes; headings come with the first row."""
 
     def __init__(self, names: Iterable[str], classes: Sequence[str], top: int) -> None:
         self.console = console()
@@ -30,11 +30,14 @@ class Rows:
         others = max((top - 1) * (longest + len(", ")) - len(", "), len(HEADINGS[2]))
         then = min(others, max(rest - name, rest * 2 // 5))
         self.widths = (min(name, rest - then), label, then)
-        self._print(HEADINGS)
-        answer_cells(" " + "─" * (sum(self.widths) + 2 * len(GAP)), self.console)
+        self.begun = False
 
     def add(self, row: "Prediction", label: str | None) -> None:
         """One more row, which is answered with `label`."""
+        if not self.begun:
+            self.begun = True
+            self._print(HEADINGS)
+            answer_cells(" " + "─" * (sum(self.widths) + 2 * len(GAP)), self.console)
         if row.error is not None:
             self._print((row.file, row.error), style="red")
             return

@@ -134,13 +134,13 @@ def sweep(
     """
     if not place().alone:
         raise UsageError("a sweep runs in one process", why="torchrun has started several", remedy="without it")
+    source, same = source_of(data), recipe_changes(changes)
     if not grid:
         raise UsageError("there is nothing to sweep", remedy='grid={"optim.lr": [0.03, 0.1]}')
-    source = source_of(data)
     if data is not None and source is None:
         raise refusal("sweep", "data", data, f"a name, a folder, or {TAKES}")
     reporter = reporter or Reporter(quiet=quiet)
-    rows = make_rows(source, recipe, grid or {}, recipe_changes(changes))
+    rows = make_rows(source, recipe, grid, same)
     name = source if isinstance(source, InPython) else rows[0].recipe.data.name
     folder = Path(out) if out is not None else Path("sweeps") / Path(str(name)).resolve().name
     Book.open(folder)  # what cannot be is said before the images are read
