@@ -19,7 +19,7 @@ WIDEST_LABEL = 30
 
 
 class Rows:
-    """A table on stdout of the files, `names` among them, and of `top` of the classes; headings come with the first row."""
+    """A table on stdout of files, `names` among them, and of `top` of the classes; its headings come with a row."""
 
     def __init__(self, names: Iterable[str], classes: Sequence[str], top: int) -> None:
         self.console = console()
