@@ -10,6 +10,7 @@ from torch import nn
 from networks.independent import D2LNet, PaperCifarNet, PaperPlainNet, PreactNet, TutorialNet
 from resnetkit.errors import UsageError
 from resnetkit.networks.arch import VARIANTS, get_arch, list_models
+from resnetkit.networks.blocks import NarrowPointwise
 from resnetkit.networks.resnet import build, overflows_untrained
 from resnetkit.networks.summary import summarise
 from resnetkit.weights.load import create_model
@@ -346,3 +347,22 @@ def test_deep_nets_that_do_not_grow_say_nothing(caplog: pytest.LogCaptureFixture
         with torch.no_grad():
             assert net(torch.randn(1, 3, 8, 8)).isfinite().all()
     assert not caplog.text
+
+
+def test_a_narrow_pointwise_convolution_is_the_strided_one() -> None:
+    torch.manual_seed(0)
+    ours = NarrowPointwise(4, 8, 1, 2, bias=True)
+    theirs = torch.nn.Conv2d(4, 8, 1, 2, bias=True)
+    theirs.load_state_dict(ours.state_dict())
+    for size in (7, 8):
+        x = torch.randn(2, 4, size, size, requires_grad=True)
+        assert ours(x).shape == (2, 8, 4, 4)
+        torch.testing.assert_close(ours(x), theirs(x))
+        torch.testing.assert_close(torch.autograd.grad(ours(x).sum(), x), torch.autograd.grad(theirs(x).sum(), x))
+
+
+@pytest.mark.parametrize(("name", "changes"), [("resnet20", {"shortcut": "B"}), ("resnet50", {"stride_on": "1x1"})])
+def test_strided_pointwise_convolutions_of_few_channels_alone_are_narrow(name: str, changes: dict) -> None:
+    narrow = {"widths": tuple(4 * 2**n for n in range(3 if name == "resnet20" else 4)), "stem_width": 4}
+    assert any(isinstance(each, NarrowPointwise) for each in build(name, **changes, **narrow).modules())
+    assert not any(isinstance(each, NarrowPointwise) for each in build(name, **changes).modules())
