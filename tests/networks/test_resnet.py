@@ -363,6 +363,6 @@ def test_a_narrow_pointwise_convolution_is_the_strided_one() -> None:
 
 @pytest.mark.parametrize(("name", "changes"), [("resnet20", {"shortcut": "B"}), ("resnet50", {"stride_on": "1x1"})])
 def test_strided_pointwise_convolutions_of_few_channels_alone_are_narrow(name: str, changes: dict) -> None:
-    narrow = {"widths": tuple(4 * 2**n for n in range(3 if name == "resnet20" else 4)), "stem_width": 4}
+    narrow = {"widths": tuple(2 * 2**n for n in range(3 if name == "resnet20" else 4)), "stem_width": 4}
     assert any(isinstance(each, NarrowPointwise) for each in build(name, **changes, **narrow).modules())
     assert not any(isinstance(each, NarrowPointwise) for each in build(name, **changes).modules())

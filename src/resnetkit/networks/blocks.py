@@ -38,7 +38,7 @@ class NarrowPointwise(nn.Conv2d):
     other way on a CPU, and the process ends.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         down, right = self.stride
         return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
