@@ -32,7 +32,8 @@ def alike(text: str) -> list[str]:
         re.sub(r"(\d) best ", r"\1 ", line) for line in text.splitlines() if line.strip() and not DEPENDS.match(line)
     ]
     plain = re.sub(r"\b(fp32|bf16|fp16)\b", "PRECISION", "\n".join(lines))
-    return re.sub(r"\d[\d,.:/]*", "N", plain).replace("─", "").split()
+    counted = re.sub(r"\d[\d,.:/]*", "N", plain).replace("─", "")
+    return re.sub(r"\bN (s|min|h)\b", "TIME", counted).split()
 
 
 def test_the_first_hour_holds_no_surprise(tmp_path: Path) -> None:

@@ -62,9 +62,23 @@ def test_any_bytes_are_a_recipe_or_refused(content: bytes, tmp_path: Path) -> No
         b"#" * (2 << 20),
         b"base = 3",
         b"base = []",
+        b'base = ""',
+        b'base = "nobody"',
         b"\xef\xbb\xbfepochs = 1",
     ],
-    ids=["brackets", "tables", "lines of brackets", "dots", "digits", "large", "base 3", "base []", "mark"],
+    ids=[
+        "brackets",
+        "tables",
+        "lines of brackets",
+        "dots",
+        "digits",
+        "large",
+        "base 3",
+        "base []",
+        "base empty",
+        "base unknown",
+        "mark",
+    ],
 )
 def test_no_recipe_costs_more_than_a_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(content)

@@ -101,7 +101,7 @@ BAD = {
     '[optim]\nwarmup = "5 hours"': r"optim.warmup = '5 hours' cannot be.*number and a unit",
     "epochs = 1\nsteps = 5": r"a recipe has one length in .*: it sets epochs and steps",
     "epochs = ": r"the recipe is not TOML in .*mine.toml: Invalid value",
-    'base = "digit"': r"unknown recipe 'digit'. Try: digits",
+    'base = "digit"': r"unknown recipe 'digit' in .*mine.toml. Try: digits",
     'base = "mine.toml"': r"a recipe is its own base",
 }
 

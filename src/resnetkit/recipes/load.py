@@ -55,7 +55,7 @@ def keys_of(name: str | Path | Recipe) -> dict[str, Any]:
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise UsageError("a recipe is its own base", file=name, why=" -> ".join((*seen, name)))
-    settings = _parse(name)
+    settings = _parse(name, named_in=seen[-1] if seen else None)
     base = settings.pop("base", None)
     if not isinstance(base, str | None):
         raise UsageError(f"base = {repr(base)[:40]} cannot be", file=name, why="it is the name of a recipe, in quotes")
@@ -70,7 +70,8 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     return merged
 
 
-def _parse(name: str) -> dict[str, Any]:
+def _parse(name: str, named_in: str | None = None) -> dict[str, Any]:
+    """A recipe as it stands; where there is none, the error names the one whose base it was to be."""
     path = Path(name)
     if name.endswith(".toml") or path.is_file():
         try:
@@ -85,7 +86,7 @@ def _parse(name: str) -> dict[str, Any]:
     elif name in list_recipes():
         text = resources.files("resnetkit").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     else:
-        raise UsageError.unknown("recipe", name, list_recipes(), remedy="a path to a .toml file")
+        raise UsageError.unknown("recipe", name, list_recipes(), file=named_in, remedy="a path to a .toml file")
     if max(map(len, text.splitlines()), default=0) > MOST_IN_A_LINE:
         raise UsageError("the recipe is not TOML", file=name, why=f"a line has more than {MOST_IN_A_LINE:,} characters")
     try:
