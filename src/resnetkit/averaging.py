@@ -21,7 +21,7 @@ def averaged_outputs(classifier: Classifier, pictures: Sequence[Views]) -> tuple
     for views in pictures:
         for group in views:
             by_shape.setdefault(group.shape[1:], []).append(group)
-    outputs = {shape: _outputs(classifier, torch.cat(groups)) for shape, groups in by_shape.items()}
+    outputs = {shape: view_outputs(classifier, torch.cat(groups)) for shape, groups in by_shape.items()}
     reached = dict.fromkeys(by_shape, 0)
     logits, scores = [], []
     for views in pictures:
@@ -41,14 +41,15 @@ def averaged_outputs(classifier: Classifier, pictures: Sequence[Views]) -> tuple
     return torch.stack(logits).float() if logits else nothing, torch.stack(scores).float() if scores else None
 
 
-def _outputs(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits and scores of novelty of views of one size, on the CPU.
+def view_outputs(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits (N, classes), and scores of novelty (N,) where there are any, of uint8 views (N, C, H, W), on the CPU.
 
     Of the size that the classifier is made for many at a time, in batches of one shape; of others, that a picture may
     have alone, one by one.
     """
     step = classifier.chunk if set(pixels.shape[2:]) == {classifier.preprocess.size} else 1
     parts = []
+    # Floats of one chunk at a time: those of all views would take far more than their pixels.
     for some in pixels.split(step):
         images = classifier.preprocess.normalise(classifier.compute.tensor(some))
         logits, features = classifier.invariant_outputs(images) if step > 1 else classifier.outputs(images)

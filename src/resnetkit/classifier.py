@@ -223,16 +223,12 @@ class Classifier:
         least, most = (3, 6) if self.device.type == "cpu" else (4, 8)
         return 1 << max(least, min(most, fit.bit_length() - 1))
 
-    def invariant_logits(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, classes) that do not depend on N: batch-invariant.
+    def invariant_outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `outputs`, of normalised images (N, C, H, W), but not depending on N: batch-invariant.
 
         Kernels are chosen by the shape of a batch, and differ in the last bits. Here every batch has `chunk` images,
         the last one filled up with zeros; in one shape the place of an image makes no difference.
         """
-        return self.invariant_outputs(images)[0]
-
-    def invariant_outputs(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `outputs`, and as `invariant_logits` not depending on N."""
         parts = []
         for part in images.split(self.chunk):
             filled = F.pad(part, (0, 0, 0, 0, 0, 0, 0, self.chunk - len(part)))

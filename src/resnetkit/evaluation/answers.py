@@ -40,12 +40,15 @@ class Answers:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, chosen: np.ndarray) -> "Answers":
-        """Those at some places, int64 (M,), or where a mask, bool (N,), is true."""
-        files = np.array(self.files, dtype=object)[chosen].tolist()
+    def take(self, chosen: slice | np.ndarray) -> "Answers":
+        """Those of a slice, of which nothing is copied but names, or where a mask, bool (N,), is true."""
+        if isinstance(chosen, slice):
+            files = self.files[chosen]
+        else:
+            files = tuple(file for file, kept in zip(self.files, chosen, strict=True) if kept)
         parts = {"strangeness": self.strangeness, "features": self.features}
         more = {name: part[chosen] for name, part in parts.items() if part is not None}
-        return replace(self, files=tuple(files), labels=self.labels[chosen], logits=self.logits[chosen], **more)
+        return replace(self, files=files, labels=self.labels[chosen], logits=self.logits[chosen], **more)
 
     @property
     def log_probabilities(self) -> np.ndarray:

@@ -108,10 +108,10 @@ def calibration(answers: Answers) -> dict[str, Any] | None:
     For the journal and `--json`: `temperature`, `count` of images, the figures of `Reliability`, and the same figures
     without the temperature under `…_uncalibrated`.
     """
-    finite = np.isfinite(answers.logits).all(1)
+    finite = np.asarray(np.isfinite(answers.logits).all(1))
     if not finite.any():
         return None
-    known = answers.take(np.flatnonzero(finite))
+    known = answers if finite.all() else answers.take(finite)
     found = asdict(reliability(known))
     plain = asdict(reliability(replace(known, temperature=1.0)))
     found |= {f"{name}_uncalibrated": value for name, value in plain.items()}
@@ -146,7 +146,7 @@ def reliability(answers: Answers) -> Reliability:
 
 def _in_rows(answers: Answers) -> Iterator[Answers]:
     for start in range(0, len(answers), ROWS):
-        yield answers.take(np.arange(start, min(start + ROWS, len(answers))))
+        yield answers.take(slice(start, start + ROWS))
 
 
 def _judged(answers: Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

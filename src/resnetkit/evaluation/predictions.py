@@ -53,7 +53,7 @@ def records(answers: Answers) -> Iterator[list[object]]:
     heads = [f"{what}_{place}" for place in range(1, top + 1) for what in ("class", "probability")]
     yield ["file", "label", "prediction", "correct", "loss", *heads]
     for start in range(0, len(answers), AT_A_TIME):
-        part = answers.take(np.arange(start, min(start + AT_A_TIME, len(answers))))
+        part = answers.take(slice(start, start + AT_A_TIME))
         best = np.argsort(-part.logits, 1, kind="stable")[:, :top]
         shares = np.take_along_axis(part.probabilities, best, 1).tolist()
         rows = zip(part.files, part.labels.tolist(), part.losses.tolist(), best.tolist(), shares, strict=True)

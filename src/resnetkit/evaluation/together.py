@@ -255,5 +255,7 @@ def _in_order(answers: Answers, column: np.ndarray, classes: tuple[str, ...]) ->
 def _read_by_all(found: Sequence[Answers]) -> tuple[list[Answers], dict[str, str]]:
     """The answers to those images that could be read for each, and the files that could not."""
     lost = {file: why for each in found for file, why in each.lost.items()}
+    if not lost:
+        return list(found), lost
     kept = [each.take(np.array([file not in lost for file in each.files], dtype=bool)) for each in found]
     return kept, lost

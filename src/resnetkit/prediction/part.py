@@ -13,12 +13,12 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from resnetkit.errors import StorageError, UsageError
+from resnetkit.machine.lock import alone_in
 from resnetkit.machine.storage import replace_file, sweep
 from resnetkit.prediction.answer import Prediction
 
@@ -153,25 +153,15 @@ def require_free(out: Path, part: Part) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    remedy = "wait until it has ended, or another --out"
+    busy = partial(UsageError, "another process is at work", file=folder, remedy=remedy)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        remedy = "wait until it has ended, or another --out"
-        raise UsageError("another process is at work", file=folder, remedy=remedy) from error
-    except OSError as error:
-        raise StorageError.from_os(error, "cannot write the answers", folder) from error
-    try:
-        yield
+        with alone_in(folder, busy, "cannot write the answers"):
+            yield
     finally:
-        # Removed while it is still held: whoever comes now makes a new one.
-        with suppress(OSError):
-            (folder / ".lock").unlink(missing_ok=True)
         if not (folder / JOB).is_file():
             with suppress(OSError):
-                folder.rmdir()
-        lock.release()
+                folder.rmdir()  # of another process there is at least its lock in it
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from resnetkit.arguments import checked
-from resnetkit.averaging import averaged_outputs
+from resnetkit.averaging import averaged_outputs, view_outputs
 from resnetkit.classifier import Classifier
 from resnetkit.errors import DataError
 from resnetkit.images.memory import picture
@@ -156,15 +156,7 @@ class _Stream:
         classifier, seen = self.classifier, [views for views in decoded if isinstance(views, tuple)]
         if not self.protocol.plain or not seen:
             return averaged_outputs(classifier, seen)
-        logits, scores = [], []
-        # Floats of one chunk at a time: those of a piece of work would take far more than its pixels.
-        for pixels in torch.cat([group for (group,) in seen]).split(classifier.chunk):
-            images = classifier.preprocess.normalise(classifier.compute.tensor(pixels))
-            raw, features = classifier.invariant_outputs(images)
-            logits.append(raw.cpu())
-            scores.append(classifier.strangeness(raw, features))
-        known = [each for each in scores if each is not None]
-        return torch.cat(logits), torch.cat(known) if known else None
+        return view_outputs(classifier, torch.cat([group for (group,) in seen]))
 
     def _answers(self, piece: list[Input], decoded: list[Decoded], outputs: Outputs) -> Iterator[Prediction]:
         """Here logits, (N, classes), and scores of novelty become what is said of the pictures."""

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
 from resnetkit.data import fingerprint
 from resnetkit.errors import CheckpointError, StorageError, UsageError
 from resnetkit.machine import storage
+from resnetkit.machine.lock import alone_in
 from resnetkit.machine.storage import replace_file, sync_folder
 from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import BOUNDS, LENGTHS, OnResume, Recipe, keys_on_resume
@@ -117,41 +116,37 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process away from the folder. A lock whose process has died is no lock.
+        """Keep every other process away from the folder.
 
         Raises `UsageError` (exit code 2) where another process holds it, naming the process and its machine.
         """
         owner = self.folder / ".owner.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            lock.acquire(timeout=0)
-            for folder in (self.folder, self.folder / "model"):
-                storage.sweep(folder)
-            checkpoint.sweep(self.checkpoints)
-        except Timeout as error:
+
+        def busy() -> UsageError:
             holder = _read_owner(owner)
-            raise UsageError(
+            return UsageError(
                 "another process is at work",
                 file=self.folder,
                 why=f"process {holder.get('pid', '?')} on {holder.get('host', 'this machine')} trains there",
                 remedy="wait until it has ended, or another --out",
-            ) from error
-        except OSError as error:
-            raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
-        try:
-            if _landmarks(self.folder) != self.seen:
-                raise UsageError(
-                    "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
-                )
-            replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-            yield
-        finally:
-            # Removed while it is still held: whoever comes now makes a new one.
-            owner.unlink(missing_ok=True)
-            with suppress(OSError):
-                (self.folder / ".lock").unlink(missing_ok=True)
-            lock.release()
+            )
+
+        with alone_in(self.folder, busy, "cannot use the run's folder"):
+            try:
+                for folder in (self.folder, self.folder / "model"):
+                    storage.sweep(folder)
+                checkpoint.sweep(self.checkpoints)
+            except OSError as error:
+                raise StorageError.from_os(error, "cannot use the run's folder", self.folder) from error
+            try:
+                if _landmarks(self.folder) != self.seen:
+                    raise UsageError(
+                        "another process has been at work meanwhile", file=self.folder, remedy="the same command again"
+                    )
+                replace_file(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
 
 
 def _landmarks(folder: Path) -> frozenset[str]:

@@ -7,14 +7,13 @@ sweeps/NAME/
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from resnetkit.arguments import checked, refusal
 from resnetkit.artefact import load_classifier
@@ -36,8 +35,10 @@ from resnetkit.evaluation.intervals import wilson
 from resnetkit.evaluation.opened import record
 from resnetkit.evaluation.score import score
 from resnetkit.machine.console import Reporter, duration
+from resnetkit.machine.lock import alone_in
 from resnetkit.machine.storage import sha256
 from resnetkit.machine.torchrun import place
+from resnetkit.recipes.load import load_recipe
 from resnetkit.recipes.schema import Recipe
 from resnetkit.training.arguments import recipe_changes
 from resnetkit.training.book import Book
@@ -147,30 +148,12 @@ def sweep(
     images = load_data(name, rows[0].recipe.data, data_root=data_root, reporter=reporter)
     if images.validation is None:
         raise DataError("there is nothing to rank rows by", file=images.name, remedy="a folder val/")
-    with _alone_in(folder):
+    busy = partial(UsageError, "another sweep is at work", file=folder, remedy="wait until it has ended")
+    with alone_in(folder, busy, "cannot use the sweep's folder"):
         book = Book.open(folder)
         book.begin(images.name, sha256(images.validation.entries("validation", images.root).tobytes()))
         _run_rows(rows, source, images.validation, book, data_root, reporter)
         return _concluded(images, book, reporter)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Raises `UsageError` (exit code 2) where another sweep is at work in the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError("another sweep is at work", file=folder, remedy="wait until it has ended") from error
-    except OSError as error:
-        raise StorageError.from_os(error, "cannot use the sweep's folder", folder) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 def _run_rows(
@@ -265,7 +248,7 @@ def _concluded(images: Data, book: Book, reporter: Reporter) -> Sweep:
 
 def _test(folder: Path, split: Split) -> dict[str, Any]:
     """The figures of the winner on the test split, which its model keeps from now on."""
-    recipe = Recipe.model_validate(load_classifier(folder, device="cpu").recipe)
+    recipe = load_recipe(folder / "recipe.toml")
     classifier = load_classifier(folder, device=recipe.device, precision=recipe.precision)
     found = score(classifier, split, workers=recipe.data.workers)
     low, high = wilson(found.top1 / 100 * found.count, found.count)
